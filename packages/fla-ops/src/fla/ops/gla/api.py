@@ -1,0 +1,160 @@
+"""The public functions of gated linear attention: what they compute and accept."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops.gla.chunk import run_chunk_gla
+from fla.ops.gla.recurrent import run_recurrent_gla
+from fla.ops.gla.reference import naive_recurrent_gla
+from fla.utils._backend import choose_backend
+from fla.utils._validation import (
+    bind_shapes,
+    check_boundaries,
+    check_cu_seqlens,
+    check_floating,
+    check_head_dims,
+    check_not_empty,
+    check_same_device,
+    check_same_dtype,
+    count_sequences,
+)
+
+
+def chunk_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens_cpu: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""Gated linear attention over whole sequences, chunk by chunk (arXiv 2312.06635).
+
+    .. math:: S_t = \mathrm{diag}(e^{g_t})\, S_{t-1} + k_t v_t^\top, \qquad o_t = scale \cdot S_t^\top q_t
+
+    The state, the decay and every sum are accumulated in float32 (float64 for float64 inputs); exponents are
+    always differences of decays, so decays of any strength are safe. Differentiable once in every floating
+    argument.
+
+    Args:
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        k: keys ``[B, T, H, K]``.
+        v: values ``[B, T, H, V]``. V up to 256.
+        g: log decay per key channel ``[B, T, H, K]``, natural logarithm, at most 0; any floating dtype.
+        scale: factor on the scores, ``K ** -0.5`` unless given.
+        initial_state: state before the first step ``[N, H, K, V]``; N is B, or the number of packed sequences.
+        output_final_state: also return the state after the last step.
+        state_v_first: states are ``[N, H, V, K]``.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
+        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+    """
+    scale = _check(q, k, v, g, None, scale, initial_state, state_v_first, cu_seqlens)
+    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
+        check_boundaries(cu_seqlens_cpu.tolist(), q.shape[1], "cu_seqlens_cpu")
+    chosen = choose_backend(q, backend)
+    if chosen == "reference":
+        return naive_recurrent_gla(
+            q, k, v, g, initial_state, output_final_state, None, scale, False, state_v_first, cu_seqlens
+        )
+    return run_chunk_gla(q, k, v, g, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen)
+
+
+#: The peer's name for a form that ran in one kernel; here the chunk form is the fused one.
+fused_chunk_gla = chunk_gla
+
+
+def fused_recurrent_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None = None,
+    gv: torch.Tensor | None = None,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    reverse: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""Gated linear attention one step after the other: for decoding and short sequences (arXiv 2312.06635).
+
+    .. math:: S_t = e^{gk_t} (e^{gv_t})^\top \odot S_{t-1} + k_t v_t^\top, \qquad o_t = scale \cdot S_t^\top q_t
+
+    Arguments, precision, results and errors are those of :func:`chunk_gla`, and in addition:
+
+    Args:
+        q: queries ``[B, T, H, K]``.
+        k: keys ``[B, T, H, K]``.
+        v: values ``[B, T, H, V]``.
+        gk: log decay per key channel ``[B, T, H, K]``, natural logarithm, at most 0; no decay unless given.
+        gv: log decay per value channel ``[B, T, H, V]``, likewise.
+        scale: factor on the scores, ``K ** -0.5`` unless given.
+        initial_state: ``[N, H, K, V]``.
+        output_final_state: also return the last state.
+        reverse: run each sequence from its end to its start.
+        state_v_first: states are ``[N, H, V, K]``.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+    """
+    scale = _check(q, k, v, gk, gv, scale, initial_state, state_v_first, cu_seqlens, ("gk", "gv"))
+    chosen = choose_backend(q, backend)
+    if chosen == "reference":
+        return naive_recurrent_gla(
+            q, k, v, gk, initial_state, output_final_state, gv, scale, reverse, state_v_first, cu_seqlens
+        )
+    return run_recurrent_gla(
+        q, k, v, gk, gv, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen
+    )
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    scale: float | None,
+    initial_state: torch.Tensor | None,
+    state_v_first: bool,
+    cu_seqlens: torch.Tensor | None,
+    gate_names: tuple[str, str] = ("g", "gv"),
+) -> float:
+    """Validate what both forms share and return the scale."""
+    gates = {gate_names[0]: gk, gate_names[1]: gv}
+    sizes = bind_shapes(
+        {
+            "q": (q, "B T H K"),
+            "k": (k, "B T H K"),
+            "v": (v, "B T H V"),
+            gate_names[0]: (gk, "B T H K"),
+            gate_names[1]: (gv, "B T H V"),
+        }
+    )
+    check_not_empty(sizes)
+    check_head_dims(sizes)
+    check_same_dtype({"q": q, "k": k, "v": v})
+    check_floating({**gates, "initial_state": initial_state})
+    check_cu_seqlens(cu_seqlens, sizes["B"])
+    state_letters = "N H V K" if state_v_first else "N H K V"
+    sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
+    bind_shapes({"initial_state": (initial_state, state_letters)}, known={**sizes, **sequences})
+    check_same_device({"q": q, "k": k, "v": v, **gates, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
+    return sizes["K"] ** -0.5 if scale is None else float(scale)

@@ -1,0 +1,154 @@
+"""Host side of ``chunk_gla``: the registered ops, what is saved for the backward pass, and which backend runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from fla.ops.gla.chunk_torch import chunk_gla_bwd_torch, chunk_gla_fwd_torch
+from fla.utils._registration import register_op
+from fla.utils._validation import count_sequences
+
+
+def _fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return chunk_gla_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale)
+    from fla.ops.gla.chunk_triton import chunk_gla_fwd_triton
+
+    return chunk_gla_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale)
+
+
+def _fwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens)
+
+
+def _bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return chunk_gla_bwd_torch(q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, scale)
+    from fla.ops.gla.chunk_triton import chunk_gla_bwd_triton
+
+    return chunk_gla_bwd_triton(q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, scale)
+
+
+def _bwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv, dg = (x.new_empty(x.shape) for x in (q, k, v, g))
+    return dq, dk, dv, dg, _state_like(q, v, cu_seqlens)
+
+
+def _state_like(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    sequences = count_sequences(cu_seqlens, q.shape[0])
+    return q.new_empty((sequences, q.shape[2], q.shape[3], v.shape[3]), dtype=dtype)
+
+
+chunk_gla_fwd = register_op(
+    "chunk_gla_fwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale, str backend)"
+    " -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+chunk_gla_bwd = register_op(
+    "chunk_gla_bwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor do, Tensor? dfinal_state,"
+    " Tensor? cu_seqlens, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+
+
+class ChunkGLAFunction(torch.autograd.Function):
+    """Saves the inputs only; the backward pass computes states and scores again."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        g: torch.Tensor,
+        initial_state: torch.Tensor | None,
+        cu_seqlens: torch.Tensor | None,
+        scale: float,
+        backend: str,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(q, k, v, g, initial_state, cu_seqlens)
+        ctx.scale, ctx.backend = scale, backend
+        ctx.set_materialize_grads(False)
+        o, final_state = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, backend)
+        return o, final_state
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
+        q, k, v, g, initial_state, cu_seqlens = ctx.saved_tensors
+        do = torch.zeros_like(v) if do is None else do
+        dq, dk, dv, dg, dinitial_state = chunk_gla_bwd(
+            q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, ctx.scale, ctx.backend
+        )
+        if initial_state is None:
+            return dq, dk, dv, dg, None, None, None, None
+        return dq, dk, dv, dg, dinitial_state.to(initial_state.dtype), None, None, None
+
+
+def run_chunk_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    output_final_state: bool,
+    state_v_first: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.ops.gla.chunk_gla` on checked arguments."""
+    if state_v_first and initial_state is not None:
+        initial_state = initial_state.transpose(-1, -2)
+    o, final_state = ChunkGLAFunction.apply(q, k, v, g, initial_state, cu_seqlens, scale, backend)
+    if not output_final_state:
+        return o, None
+    return o, final_state.transpose(-1, -2) if state_v_first else final_state

@@ -1,0 +1,44 @@
+"""How an op becomes known to PyTorch: one opaque node for torch.compile, at the least host cost.
+
+An op is a ``torch.library`` definition with a fake, called inside an ``autograd.Function`` whose
+forward takes ``ctx``. docs/decisions/0001-op-registration.md has the measurement behind this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+_LIBRARY = torch.library.Library("fla", "FRAGMENT")
+
+
+def register_op(
+    name: str, schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Define ``fla::<name>`` and return the callable to use for it.
+
+    Args:
+        name: op name, ``<family>_<form>_fwd`` or ``..._bwd``.
+        schema: argument and result list, such as ``"(Tensor q, float scale) -> (Tensor, Tensor)"``.
+        implementation: what runs, on every device; autograd and autocast are off inside.
+        fake: the same signature, returning empty tensors of the right shape, dtype and device.
+    """
+    _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fla::{name}", fake, lib=_LIBRARY)
+    return getattr(torch.ops.fla, name).default  # type: ignore[no-any-return]
+
+
+def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(implementation)
+    def run(*args: Any) -> Any:
+        device_type = next(a.device.type for a in args if isinstance(a, torch.Tensor))
+        if not torch.is_autocast_enabled(device_type):
+            return implementation(*args)
+        with torch.autocast(device_type, enabled=False):
+            return implementation(*args)
+
+    return run

@@ -1,0 +1,118 @@
+"""Checks on the arguments of public functions, with messages that name the argument and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+MAX_HEAD_DIM = 256
+
+
+def bind_shapes(
+    arguments: Mapping[str, tuple[torch.Tensor | None, str]], known: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Match each tensor against its dimension letters and return the size of each letter.
+
+    Args:
+        arguments: argument name -> ``(tensor, "B T H K")``. A tensor that is None is passed over. The
+            first tensor to use a letter fixes its size.
+        known: sizes that are fixed already.
+
+    Raises:
+        TypeError: an argument is not a tensor.
+        ValueError: a tensor has the wrong number of dimensions or a size that disagrees with an earlier one.
+    """
+    sizes: dict[str, int] = dict(known or {})
+    for name, (tensor, letters) in arguments.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name}: expected a tensor [{letters.replace(' ', ', ')}], got {type(tensor).__name__}")
+        pattern = letters.split()
+        shape = tensor.shape
+        if len(shape) != len(pattern) or any(
+            sizes.setdefault(letter, size) != size for letter, size in zip(pattern, shape, strict=True)
+        ):
+            raise ValueError(_shape_message(name, pattern, shape, sizes))
+    return sizes
+
+
+def _shape_message(name: str, pattern: Sequence[str], shape: torch.Size, sizes: Mapping[str, int]) -> str:
+    known = ", ".join(f"{letter}={sizes[letter]}" for letter in pattern if letter in sizes)
+    return f"{name}: expected shape [{', '.join(pattern)}] with {known}, got {list(shape)}"
+
+
+def check_not_empty(sizes: Mapping[str, int]) -> None:
+    """Raise ValueError when a dimension has size 0."""
+    for letter, size in sizes.items():
+        if size == 0:
+            raise ValueError(f"dimension {letter} is 0; every dimension must be at least 1")
+
+
+def count_sequences(cu_seqlens: torch.Tensor | None, batch: int) -> int:
+    """The number of sequences N: the batch, or what ``cu_seqlens`` packs into it."""
+    return batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
+
+
+def check_head_dims(sizes: Mapping[str, int], letters: str = "KV") -> None:
+    """Raise ValueError when a head dimension is over what the kernels hold."""
+    for letter in letters:
+        if sizes[letter] > MAX_HEAD_DIM:
+            raise ValueError(f"head dimension {letter}={sizes[letter]} is over the limit of {MAX_HEAD_DIM}")
+
+
+def check_same_dtype(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raise TypeError unless all tensors share one floating dtype."""
+    first_name, first = next(iter(tensors.items()))
+    if first.dtype not in FLOATING_DTYPES:
+        raise TypeError(f"{first_name}: expected float32, bfloat16, float16 or float64, got {first.dtype}")
+    for name, tensor in tensors.items():
+        if tensor.dtype != first.dtype:
+            raise TypeError(f"{name}: expected {first.dtype} as {first_name}, got {tensor.dtype}")
+
+
+def check_floating(tensors: Mapping[str, torch.Tensor | None]) -> None:
+    """Raise TypeError for a tensor that is not floating point; None passes."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.dtype not in FLOATING_DTYPES:
+            raise TypeError(f"{name}: expected a floating dtype, got {tensor.dtype}")
+
+
+def check_same_device(tensors: Mapping[str, torch.Tensor | None]) -> None:
+    """Raise ValueError unless all tensors are on one device; None passes."""
+    given = [(name, tensor) for name, tensor in tensors.items() if tensor is not None]
+    first_name, first = given[0]
+    for name, tensor in given[1:]:
+        if tensor.device != first.device:
+            raise ValueError(f"{name}: expected on {first.device} as {first_name}, got {tensor.device}")
+
+
+def check_cu_seqlens(cu_seqlens: torch.Tensor | None, batch: int) -> None:
+    """Check the form of ``cu_seqlens`` without reading its values, which would wait for the device.
+
+    Raises:
+        TypeError: not an int32 or int64 tensor.
+        ValueError: not 1-D with at least two entries, or the batch is not 1.
+    """
+    if cu_seqlens is None:
+        return
+    if not isinstance(cu_seqlens, torch.Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
+        got = cu_seqlens.dtype if isinstance(cu_seqlens, torch.Tensor) else type(cu_seqlens).__name__
+        raise TypeError(f"cu_seqlens: expected an int32 or int64 tensor [N + 1], got {got}")
+    if cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2:
+        raise ValueError(f"cu_seqlens: expected shape [N + 1] with N >= 1, got {list(cu_seqlens.shape)}")
+    if batch != 1:
+        raise ValueError(
+            f"cu_seqlens: packed sequences need a batch of 1, got B={batch}; flatten [B, T, ...] to [1, B * T, ...]"
+        )
+
+
+def check_boundaries(boundaries: Sequence[int], total: int, name: str = "cu_seqlens") -> None:
+    """Raise ValueError unless the boundaries start at 0, never fall and end at ``total``."""
+    if boundaries[0] != 0 or boundaries[-1] != total:
+        raise ValueError(f"{name}: expected to start at 0 and end at T={total}, got {boundaries[0]}..{boundaries[-1]}")
+    for i in range(len(boundaries) - 1):
+        if boundaries[i + 1] < boundaries[i]:
+            raise ValueError(f"{name}: entries must not fall, got {boundaries[i]} then {boundaries[i + 1]} at {i + 1}")

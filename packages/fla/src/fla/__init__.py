@@ -1,0 +1,78 @@
+"""Linear attention and state-space models for long text: kernels, modules, layers and models.
+
+This is the menu: every public name of the four parts can be imported from here, and a part is
+loaded the first time one of its names is asked for. ``import fla`` itself loads neither torch
+nor transformers.
+"""
+
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+__path__ = pkgutil.extend_path(__path__, __name__)
+__version__ = "1.0.0.dev0"
+
+_PARTS = ("ops", "modules", "layers", "models", "utils")
+
+#: Public name -> the module that defines it. The imports below say the same to type checkers.
+_MENU = {
+    "chunk_gla": "fla.ops.gla",
+    "fused_recurrent_gla": "fla.ops.gla",
+    "FusedCrossEntropyLoss": "fla.modules",
+    "FusedLinearCrossEntropyLoss": "fla.modules",
+    "FusedRMSNormGated": "fla.modules",
+    "GatedMLP": "fla.modules",
+    "LayerNorm": "fla.modules",
+    "RMSNorm": "fla.modules",
+    "RotaryEmbedding": "fla.modules",
+    "ShortConvolution": "fla.modules",
+    "Attention": "fla.layers",
+    "GatedLinearAttention": "fla.layers",
+    "GLAConfig": "fla.models",
+    "GLAForCausalLM": "fla.models",
+    "GLAModel": "fla.models",
+    "TransformerConfig": "fla.models",
+    "TransformerForCausalLM": "fla.models",
+    "TransformerModel": "fla.models",
+}
+
+__all__ = [*_MENU, *_PARTS, "__version__"]
+
+if TYPE_CHECKING:
+    from fla import layers, models, modules, ops, utils
+    from fla.layers import Attention, GatedLinearAttention
+    from fla.models import (
+        GLAConfig,
+        GLAForCausalLM,
+        GLAModel,
+        TransformerConfig,
+        TransformerForCausalLM,
+        TransformerModel,
+    )
+    from fla.modules import (
+        FusedCrossEntropyLoss,
+        FusedLinearCrossEntropyLoss,
+        FusedRMSNormGated,
+        GatedMLP,
+        LayerNorm,
+        RMSNorm,
+        RotaryEmbedding,
+        ShortConvolution,
+    )
+    from fla.ops.gla import chunk_gla, fused_recurrent_gla
+else:
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name in _MENU:
+            value = getattr(import_module(_MENU[name]), name)
+        elif name in _PARTS:
+            value = import_module(f"fla.{name}")
+        else:
+            raise AttributeError(f"module 'fla' has no attribute {name!r}; dir(fla) lists what it has")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -69,10 +69,17 @@ else:
         elif name in _PARTS:
             value = import_module(f"fla.{name}")
         else:
-            raise AttributeError(f"module 'fla' has no attribute {name!r}; dir(fla) lists what it has")
+            raise AttributeError(f"module 'fla' has no attribute {name!r}{_suggestion(name)}", name=name)
         globals()[name] = value
         return value
 
 
+def _suggestion(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, __all__, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else "; dir(fla) lists what it has"
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Generic, NamedTuple, TypeVar
+
+import torch
 
 TileT = TypeVar("TileT")
 
@@ -17,6 +20,23 @@ class TileKey(NamedTuple):
     dtype_bytes: int
     arch: int
     """Compute capability as ``10 * major + minor``, 0 where that has no meaning."""
+
+
+def tile_key(keys: torch.Tensor, value_dim: int) -> TileKey:
+    """The key for a call on ``keys`` ``[..., K]`` and values of ``value_dim`` channels."""
+    index = keys.device.index if keys.is_cuda else None
+    return TileKey(keys.shape[-1], value_dim, keys.element_size(), 0 if index is None else _arch(index))
+
+
+@cache
+def _arch(index: int) -> int:
+    major, minor = torch.cuda.get_device_capability(index)
+    return 10 * major + minor
+
+
+def power_of_two(size: int, least: int = 16) -> int:
+    """The smallest power of two that is at least ``size`` and ``least``."""
+    return max(least, 1 << (size - 1).bit_length())
 
 
 @dataclass

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from fla.ops.gla.chunk_torch import chunk_gla_bwd_torch, chunk_gla_fwd_torch
 from fla.utils._registration import register_op
+from fla.utils._tiles import tile_key
 from fla.utils._validation import count_sequences
 
 
@@ -20,13 +21,14 @@ def _fwd(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
+    save_scores: bool,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if backend == "torch":
-        return chunk_gla_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale)
+        return *chunk_gla_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale), q.new_empty(0)
     from fla.ops.gla.chunk_triton import chunk_gla_fwd_triton
 
-    return chunk_gla_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale)
+    return chunk_gla_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale, save_scores)
 
 
 def _fwd_fake(
@@ -37,9 +39,16 @@ def _fwd_fake(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
+    save_scores: bool,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if save_scores and backend == "triton":
+        from fla.ops.gla.tiles import CHUNK_TILES
+
+        scores = q.new_empty((*q.shape[:3], CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk))
+    else:
+        scores = q.new_empty(0)
+    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens), scores
 
 
 def _bwd(
@@ -48,6 +57,7 @@ def _bwd(
     v: torch.Tensor,
     g: torch.Tensor,
     initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -58,7 +68,7 @@ def _bwd(
         return chunk_gla_bwd_torch(q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, scale)
     from fla.ops.gla.chunk_triton import chunk_gla_bwd_triton
 
-    return chunk_gla_bwd_triton(q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, scale)
+    return chunk_gla_bwd_triton(q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, scale)
 
 
 def _bwd_fake(
@@ -67,6 +77,7 @@ def _bwd_fake(
     v: torch.Tensor,
     g: torch.Tensor,
     initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -85,14 +96,14 @@ def _state_like(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | Non
 
 chunk_gla_fwd = register_op(
     "chunk_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale, str backend)"
-    " -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
+    " bool save_scores, str backend) -> (Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 chunk_gla_bwd = register_op(
     "chunk_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor do, Tensor? dfinal_state,"
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor scores, Tensor do, Tensor? dfinal_state,"
     " Tensor? cu_seqlens, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,
@@ -100,7 +111,7 @@ chunk_gla_bwd = register_op(
 
 
 class ChunkGLAFunction(torch.autograd.Function):
-    """Saves the inputs only; the backward pass computes states and scores again."""
+    """Saves the inputs, and on the GPU the scores; the backward pass computes the states again."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -114,19 +125,20 @@ class ChunkGLAFunction(torch.autograd.Function):
         scale: float,
         backend: str,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        ctx.save_for_backward(q, k, v, g, initial_state, cu_seqlens)
+        needs_grad = any(ctx.needs_input_grad)
+        o, final_state, scores = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, needs_grad, backend)
+        ctx.save_for_backward(q, k, v, g, initial_state, scores, cu_seqlens)
         ctx.scale, ctx.backend = scale, backend
         ctx.set_materialize_grads(False)
-        o, final_state = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, backend)
         return o, final_state
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
-        q, k, v, g, initial_state, cu_seqlens = ctx.saved_tensors
+        q, k, v, g, initial_state, scores, cu_seqlens = ctx.saved_tensors
         do = torch.zeros_like(v) if do is None else do
         dq, dk, dv, dg, dinitial_state = chunk_gla_bwd(
-            q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, ctx.scale, ctx.backend
+            q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, ctx.scale, ctx.backend
         )
         if initial_state is None:
             return dq, dk, dv, dg, None, None, None, None

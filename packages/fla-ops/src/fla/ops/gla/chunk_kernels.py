@@ -1,0 +1,371 @@
+"""Triton kernels of chunked gated linear attention; chunk_torch.py is the same algorithm in PyTorch.
+
+Inside a chunk of C steps every exponent is a sum of log decays over some span of steps. A 0/1 matrix picks the
+spans, so that one matrix product with the decays gives the exponents of a whole tile, and its transpose carries
+their gradients back. No exponent is ever the difference of two sums, and none is positive.
+
+Letters: B batch, T time, H heads, K and V head dims, C chunk, N sequences; ``b_`` a loaded block, ``p_`` pointers,
+``o_`` offsets, ``m_`` a mask, ``i_`` a program or loop index.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+#: Decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
+LOWEST_DECAY = tl.constexpr(-1.0e4)
+
+
+@triton.jit
+def span_sums(spans, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``spans @ b`` for a 0/1 matrix, exact up to the rounding of the sums.
+
+    A float32 operand is split in two narrow ones where the kernel computes in half precision.
+    """
+    if b.dtype == tl.float32 and DTYPE != tl.float32:
+        hi = b.to(DTYPE)
+        lo = (b - hi.to(tl.float32)).to(DTYPE)
+        sums = tl.dot(spans.to(DTYPE), hi) + tl.dot(spans.to(DTYPE), lo)
+    else:
+        sums = tl.dot(spans.to(b.dtype), b, input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
+def span_sums_transposed(b, spans, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``b @ spans`` for a 0/1 matrix, as :func:`span_sums`."""
+    if b.dtype == tl.float32 and DTYPE != tl.float32:
+        hi = b.to(DTYPE)
+        lo = (b - hi.to(tl.float32)).to(DTYPE)
+        sums = tl.dot(hi, spans.to(DTYPE)) + tl.dot(lo, spans.to(DTYPE))
+    else:
+        sums = tl.dot(b, spans.to(b.dtype), input_precision=PRECISION)
+    return sums
+
+
+@triton.jit
+def load_decay(pointers, mask):
+    """Log decays, 0 outside the mask."""
+    decay = tl.load(pointers, mask=mask, other=0.0)
+    return tl.maximum(decay, LOWEST_DECAY, propagate_nan=tl.PropagateNan.ALL).to(decay.dtype)
+
+
+@triton.jit
+def half_spans(o_i, o_t, level):
+    """[i, t]: t lies between i and the middle of i's block of ``2 << level`` steps, on i's side of it."""
+    late_i = ((o_i >> level) & 1) == 1
+    same_half = (o_i >> level) == (o_t >> level)
+    return same_half & ((o_t <= o_i) == late_i)
+
+
+@triton.jit
+def half_pairs(o_i, o_j, level):
+    """[i, j]: i and j in different halves of one block of ``2 << level`` steps."""
+    return ((o_i >> level) ^ (o_j >> level)) == 1
+
+
+@triton.jit
+def locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C: tl.constexpr, PACKED: tl.constexpr):
+    """The first step of chunk ``i_c`` among all steps and the number of steps from there to its sequence's end."""
+    if PACKED:
+        i_n = tl.load(sequence + i_c)
+        if i_n < 0:
+            first = tl.zeros([], dtype=tl.int64)
+            left = tl.zeros([], dtype=tl.int64)
+        else:
+            begin = tl.load(cu_seqlens + i_n).to(tl.int64)
+            end = tl.load(cu_seqlens + i_n + 1).to(tl.int64)
+            offset = (i_c - tl.load(first_chunk + i_n)).to(tl.int64) * C
+            first = begin + offset
+            left = end - first
+    else:
+        chunks = tl.cdiv(T, C)
+        offset = (i_c % chunks).to(tl.int64) * C
+        first = (i_c // chunks).to(tl.int64) * T + offset
+        left = T - offset
+    return first, left
+
+
+@triton.jit(do_not_specialize=["T"])
+def state_kernel(
+    x,
+    y,
+    g,
+    states,
+    start,
+    end,
+    cu_seqlens,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_START: tl.constexpr,
+    REVERSE: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Carry the state over the chunks of one sequence and head, and store what it was before each chunk.
+
+    Forward: x = k, y = v, ``S' = e^total S + sum_j (k_j e^suf_j) v_j^T``. In reverse: x = q, y = do, and S is the
+    gradient of the state, ``dS' = e^total dS + sum_i (q_i e^pre_i) do_i^T``.
+    """
+    i_kv, i_nh = tl.program_id(0), tl.program_id(1)
+    i_k, i_v = i_kv // tl.cdiv(V, BV), i_kv % tl.cdiv(V, BV)
+    i_n, i_h = i_nh // H, i_nh % H
+    if PACKED:
+        begin = tl.load(cu_seqlens + i_n).to(tl.int64)
+        length = (tl.load(cu_seqlens + i_n + 1).to(tl.int64) - begin).to(tl.int32)
+        i_first = tl.load(first_chunk + i_n).to(tl.int64)
+    else:
+        begin = i_n.to(tl.int64) * T
+        length = T
+        i_first = i_n.to(tl.int64) * tl.cdiv(T, C)
+    chunks = tl.cdiv(length, C)
+
+    o_k, o_v, o_c = i_k * BK + tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
+    m_k, m_v = o_k < K, o_v < V
+    m_state = m_k[:, None] & m_v[None, :]
+    o_state = o_k[:, None] * V + o_v[None, :]
+    if REVERSE:
+        spans = o_c[:, None] <= o_c[None, :]
+    else:
+        spans = o_c[:, None] > o_c[None, :]
+    DTYPE: tl.constexpr = x.dtype.element_ty
+
+    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_START:
+        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_state, mask=m_state, other=0.0).to(tl.float32)
+    for i in range(0, chunks):
+        i_c = chunks - 1 - i if REVERSE else i
+        tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_state, b_s.to(DTYPE), mask=m_state)
+        m_c = i_c * C + o_c < length
+        row = (begin + i_c * C + o_c) * H + i_h
+        m_x = m_k[:, None] & m_c[None, :]
+        b_x = tl.load(x + row[None, :] * K + o_k[:, None], mask=m_x, other=0.0)
+        b_g = load_decay(g + row[None, :] * K + o_k[:, None], m_x)
+        b_y = tl.load(y + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_e = tl.exp2(span_sums_transposed(b_g, spans, DTYPE, PRECISION) * LOG2E)
+        b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 1) * LOG2E)
+        b_x = (b_x * b_e * scale).to(DTYPE)
+        b_s = b_s * b_total[:, None] + tl.dot(b_x, b_y, input_precision=PRECISION)
+    tl.store(end + i_nh.to(tl.int64) * K * V + o_state, b_s, mask=m_state)
+
+
+@triton.jit(do_not_specialize=["T"])
+def output_kernel(
+    q,
+    k,
+    v,
+    g,
+    states,
+    o,
+    scores,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    STORE_SCORES: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``o_i = scale (q_i e^pre_i) S + sum_{j <= i} A_ij v_j`` for one chunk, head and block of V."""
+    i_cv, i_h = tl.program_id(0), tl.program_id(1)
+    i_c, i_v = i_cv // tl.cdiv(V, BV), i_cv % tl.cdiv(V, BV)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c, m_v = o_c < left, o_v < V
+    row = (first + o_c) * H + i_h
+    states += (i_c.to(tl.int64) * H + i_h) * K * V
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    b_o = tl.zeros([C, BV], dtype=tl.float32)
+    b_a = tl.zeros([C, C], dtype=tl.float32)
+    b_diagonal = tl.zeros([C], dtype=tl.float32)
+    for i_k in range(0, tl.cdiv(K, BK)):
+        o_k = i_k * BK + tl.arange(0, BK)
+        m_k = o_k < K
+        m_x = m_c[:, None] & m_k[None, :]
+        o_x = row[:, None] * K + o_k[None, :]
+        b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+        b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+        b_g = load_decay(g + o_x, m_x)
+        b_s = tl.load(states + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
+
+        b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_o += tl.dot((b_q * b_e).to(DTYPE), b_s, input_precision=PRECISION)
+        b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(half_spans(o_i, o_j, level), b_g, DTYPE, PRECISION) * LOG2E)
+            m_late = ((o_i >> level) & 1) == 1
+            b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
+            b_pairs = tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION)
+            b_a += tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_pairs, 0.0)
+
+    b_a = (b_a + tl.where(o_i == o_j, b_diagonal[:, None], 0.0)) * scale
+    b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+    b_o = b_o * scale + tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
+    tl.store(o + row[:, None] * V + o_v[None, :], b_o.to(DTYPE), mask=m_c[:, None] & m_v[None, :])
+    if STORE_SCORES:
+        if i_v == 0:
+            tl.store(scores + row[:, None] * C + o_j, b_a.to(DTYPE), mask=m_c[:, None])
+
+
+@triton.jit(do_not_specialize=["T"])
+def value_grad_kernel(
+    k,
+    g,
+    scores,
+    do,
+    dstates,
+    dv,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``dv_j = sum_{i >= j} A_ij do_i + (k_j e^suf_j) dS`` for one chunk, head and block of V."""
+    i_cv, i_h = tl.program_id(0), tl.program_id(1)
+    i_c, i_v = i_cv // tl.cdiv(V, BV), i_cv % tl.cdiv(V, BV)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
+    m_c, m_v = o_c < left, o_v < V
+    row = (first + o_c) * H + i_h
+    m_y = m_c[:, None] & m_v[None, :]
+    dstates += (i_c.to(tl.int64) * H + i_h) * K * V
+    DTYPE: tl.constexpr = k.dtype.element_ty
+
+    b_a = tl.load(scores + row[None, :] * C + o_c[:, None], mask=m_c[None, :], other=0.0)
+    b_do = tl.load(do + row[:, None] * V + o_v[None, :], mask=m_y, other=0.0)
+    b_dv = tl.dot(b_a, b_do, input_precision=PRECISION)
+    for i_k in range(0, tl.cdiv(K, BK)):
+        o_k = i_k * BK + tl.arange(0, BK)
+        m_k = o_k < K
+        m_x = m_c[:, None] & m_k[None, :]
+        b_k = tl.load(k + row[:, None] * K + o_k[None, :], mask=m_x, other=0.0)
+        b_g = load_decay(g + row[:, None] * K + o_k[None, :], m_x)
+        b_ds = tl.load(dstates + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
+        b_e = tl.exp2(span_sums(o_c[None, :] > o_c[:, None], b_g, DTYPE, PRECISION) * LOG2E)
+        b_dv += tl.dot((b_k * b_e).to(DTYPE), b_ds, input_precision=PRECISION)
+    tl.store(dv + row[:, None] * V + o_v[None, :], b_dv.to(DTYPE), mask=m_y)
+
+
+@triton.jit(do_not_specialize=["T"])
+def key_grad_kernel(
+    q,
+    k,
+    v,
+    g,
+    states,
+    do,
+    dstates,
+    dq,
+    dk,
+    dg,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of q, k and g for one chunk, head and block of K."""
+    i_ck, i_h = tl.program_id(0), tl.program_id(1)
+    i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c, o_k = tl.arange(0, C), i_k * BK + tl.arange(0, BK)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c, m_k = o_c < left, o_k < K
+    row = (first + o_c) * H + i_h
+    m_x = m_c[:, None] & m_k[None, :]
+    o_x = row[:, None] * K + o_k[None, :]
+    states += (i_c.to(tl.int64) * H + i_h) * K * V
+    dstates += (i_c.to(tl.int64) * H + i_h) * K * V
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    b_da = tl.zeros([C, C], dtype=tl.float32)
+    b_dat = tl.zeros([C, C], dtype=tl.float32)
+    b_dq = tl.zeros([C, BK], dtype=tl.float32)
+    b_dk = tl.zeros([C, BK], dtype=tl.float32)
+    b_sds = tl.zeros([BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        m_y, m_yt = m_c[:, None] & m_v[None, :], m_v[:, None] & m_c[None, :]
+        m_st = m_v[:, None] & m_k[None, :]
+        b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_y, other=0.0)
+        b_do = tl.load(do + row[:, None] * V + o_v[None, :], mask=m_y, other=0.0)
+        b_vt = tl.load(v + row[None, :] * V + o_v[:, None], mask=m_yt, other=0.0)
+        b_dot = tl.load(do + row[None, :] * V + o_v[:, None], mask=m_yt, other=0.0)
+        b_st = tl.load(states + o_k[None, :] * V + o_v[:, None], mask=m_st, other=0.0)
+        b_dst = tl.load(dstates + o_k[None, :] * V + o_v[:, None], mask=m_st, other=0.0)
+        b_da += tl.dot(b_do, b_vt, input_precision=PRECISION)
+        b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
+        b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
+        b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
+        b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
+
+    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+    b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+    b_g = load_decay(g + o_x, m_x)
+    b_diagonal = tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale
+    b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
+
+    b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E) * scale
+    b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+    b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
+    b_dg = span_sums(o_j >= o_i, (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
+    b_dg += span_sums(o_j < o_i, (b_k * b_dk).to(DTYPE), DTYPE, PRECISION)
+    b_dg += (b_total * b_sds)[None, :]
+
+    b_dq += b_diagonal[:, None] * b_k
+    b_dk += b_diagonal[:, None] * b_q
+    for level in range(LEVELS):
+        b_e = tl.exp2(span_sums(half_spans(o_i, o_j, level), b_g, DTYPE, PRECISION) * LOG2E)
+        m_late = ((o_i >> level) & 1) == 1
+        b_x = tl.where(m_late, b_q, b_k) * b_e
+        b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
+        b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
+        b_dqk = b_dx * b_e
+        b_dq += tl.where(m_late, b_dqk, 0.0)
+        b_dk += tl.where(m_late, 0.0, b_dqk)
+        b_dg += span_sums(half_spans(o_j, o_i, level), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
+
+    tl.store(dq + o_x, b_dq.to(DTYPE), mask=m_x)
+    tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
+    tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)

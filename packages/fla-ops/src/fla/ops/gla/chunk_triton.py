@@ -1,0 +1,203 @@
+"""Launchers of the chunked gated linear attention kernels: two launches forward, four backward."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+
+from fla.ops.gla import chunk_kernels as kernels
+from fla.ops.gla.tiles import CHUNK_TILES, ChunkTile
+from fla.utils._tiles import tile_key
+from fla.utils._varlen import chunk_table, max_chunks
+
+
+class _Chunks(NamedTuple):
+    """How the steps of a call are cut into chunks, in the form that kernels take."""
+
+    count: int
+    sequences: int
+    cu_seqlens: torch.Tensor | None
+    sequence: torch.Tensor | None
+    first_chunk: torch.Tensor | None
+
+    @property
+    def packed(self) -> bool:
+        return self.cu_seqlens is not None
+
+
+def _cut(q: torch.Tensor, cu_seqlens: torch.Tensor | None, size: int) -> _Chunks:
+    batch, total = q.shape[:2]
+    if cu_seqlens is None:
+        return _Chunks(batch * triton.cdiv(total, size), batch, None, None, None)
+    table = chunk_table(cu_seqlens, total, size)
+    sequences = cu_seqlens.shape[0] - 1
+    return _Chunks(max_chunks(total, sequences, size), sequences, cu_seqlens, table.sequence, table.first_chunk)
+
+
+def _precision(q: torch.Tensor) -> str:
+    """Three TF32 products make a float32 one on NVIDIA's tensor cores; others multiply float32 as it is."""
+    return "ieee" if torch.version.hip else "tf32x3"
+
+
+def _carry_states(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    g: torch.Tensor,
+    start: torch.Tensor | None,
+    scale: float,
+    chunks: _Chunks,
+    tile: ChunkTile,
+    reverse: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The (gradient of the) state before every chunk ``[M, H, K, V]``, and after the last ``[N, H, K, V]``."""
+    total, heads, key_dim, value_dim = *x.shape[1:], y.shape[-1]
+    states = x.new_empty(chunks.count, heads, key_dim, value_dim)
+    end = x.new_empty(chunks.sequences, heads, key_dim, value_dim, dtype=torch.float32)
+    blocks = triton.cdiv(key_dim, tile.state.k) * triton.cdiv(value_dim, tile.state.v)
+    kernels.state_kernel[(blocks, chunks.sequences * heads)](
+        x,
+        y,
+        g,
+        states,
+        start,
+        end,
+        chunks.cu_seqlens,
+        chunks.first_chunk,
+        scale,
+        total,
+        H=heads,
+        K=key_dim,
+        V=value_dim,
+        C=tile.chunk,
+        BK=tile.state.k,
+        BV=tile.state.v,
+        HAS_START=start is not None,
+        REVERSE=reverse,
+        PACKED=chunks.packed,
+        PRECISION=_precision(x),
+        num_warps=tile.state.warps,
+        num_stages=tile.state.stages,
+    )
+    return states, end
+
+
+def chunk_gla_fwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    save_scores: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, H, V]``, final states ``[N, H, K, V]`` and scores ``[B, T, H, C]`` (empty unless saved)."""
+    q, k, v, g = (x.contiguous() for x in (q, k, v, g))
+    initial_state = None if initial_state is None else initial_state.contiguous()
+    total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
+    tile = CHUNK_TILES.choose(tile_key(q, value_dim))
+    chunks = _cut(q, cu_seqlens, tile.chunk)
+    states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
+    o = torch.empty_like(v)
+    scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
+    kernels.output_kernel[(triton.cdiv(value_dim, tile.output.v) * chunks.count, heads)](
+        q,
+        k,
+        v,
+        g,
+        states,
+        o,
+        scores,
+        chunks.cu_seqlens,
+        chunks.sequence,
+        chunks.first_chunk,
+        scale,
+        total,
+        H=heads,
+        K=key_dim,
+        V=value_dim,
+        C=tile.chunk,
+        LEVELS=tile.levels,
+        BK=tile.output.k,
+        BV=tile.output.v,
+        STORE_SCORES=save_scores,
+        PACKED=chunks.packed,
+        PRECISION=_precision(q),
+        num_warps=tile.output.warps,
+        num_stages=tile.output.stages,
+    )
+    return o, final_state, scores
+
+
+def chunk_gla_bwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k, v, g and the initial states."""
+    q, k, v, g, do = (x.contiguous() for x in (q, k, v, g, do))
+    initial_state = None if initial_state is None else initial_state.contiguous()
+    dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
+    total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
+    tile = CHUNK_TILES.choose(tile_key(q, value_dim))
+    chunks = _cut(q, cu_seqlens, tile.chunk)
+    states, _ = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
+    dstates, dinitial_state = _carry_states(q, do, g, dfinal_state, scale, chunks, tile, reverse=True)
+    dq, dk, dv, dg = (torch.empty_like(x) for x in (q, k, v, g))
+    where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
+    kernels.value_grad_kernel[(triton.cdiv(value_dim, tile.value_grad.v) * chunks.count, heads)](
+        k,
+        g,
+        scores,
+        do,
+        dstates,
+        dv,
+        *where,
+        total,
+        H=heads,
+        K=key_dim,
+        V=value_dim,
+        C=tile.chunk,
+        BK=tile.value_grad.k,
+        BV=tile.value_grad.v,
+        PACKED=chunks.packed,
+        PRECISION=_precision(q),
+        num_warps=tile.value_grad.warps,
+        num_stages=tile.value_grad.stages,
+    )
+    kernels.key_grad_kernel[(triton.cdiv(key_dim, tile.key_grad.k) * chunks.count, heads)](
+        q,
+        k,
+        v,
+        g,
+        states,
+        do,
+        dstates,
+        dq,
+        dk,
+        dg,
+        *where,
+        scale,
+        total,
+        H=heads,
+        K=key_dim,
+        V=value_dim,
+        C=tile.chunk,
+        LEVELS=tile.levels,
+        BK=tile.key_grad.k,
+        BV=tile.key_grad.v,
+        PACKED=chunks.packed,
+        PRECISION=_precision(q),
+        num_warps=tile.key_grad.warps,
+        num_stages=tile.key_grad.stages,
+    )
+    return dq, dk, dv, dg, dinitial_state

@@ -1,0 +1,111 @@
+"""Gated linear attention step by step in plain PyTorch: decoding on any device, and the gradient of value decays."""
+
+from __future__ import annotations
+
+import torch
+
+#: The backward pass keeps the state of every step within a segment, and one state per segment.
+SEGMENT = 32
+
+
+def recurrent_gla_fwd_torch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, H, V]`` and final states ``[B, H, K, V]`` of sequences of one length."""
+    q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
+    state = _first_state(q_, v_, initial_state)
+    o = torch.empty_like(v_)
+    for t in range(q.shape[1]):
+        _step(state, k_, v_, decay, t)
+        o[:, t] = (q_[:, t, :, None, :] @ state).squeeze(-2)
+    return o.mul_(scale).to(v.dtype), state
+
+
+def recurrent_gla_bwd_torch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+    """Gradients of q, k, v, gk, gv and the initial states."""
+    q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
+    do_ = do.to(q_.dtype) * scale
+    dq, dk, dv = torch.empty_like(q_), torch.empty_like(k_), torch.empty_like(v_)
+    dgk, dgv = torch.empty_like(k_), torch.empty_like(v_)
+    total = q.shape[1]
+    starts = _segment_starts(k_, v_, decay, _first_state(q_, v_, initial_state))
+    dstate = _first_state(q_, v_, dfinal_state)
+    for first, state in reversed(list(zip(range(0, total, SEGMENT), starts, strict=True))):
+        states = [state]
+        for t in range(first, min(first + SEGMENT, total)):
+            states.append(_step(states[-1].clone(), k_, v_, decay, t))
+        for t in reversed(range(first, min(first + SEGMENT, total))):
+            state = states.pop()
+            dq[:, t] = (state @ do_[:, t, :, :, None]).squeeze(-1)
+            dstate += q_[:, t, :, :, None] * do_[:, t, :, None, :]
+            dk[:, t] = (dstate @ v_[:, t, :, :, None]).squeeze(-1)
+            dv[:, t] = (k_[:, t, :, None, :] @ dstate).squeeze(-2)
+            _decay(dstate, decay, t)
+            product = states[-1] * dstate
+            dgk[:, t], dgv[:, t] = product.sum(-1), product.sum(-2)
+    return (
+        dq.to(q.dtype),
+        dk.to(k.dtype),
+        dv.to(v.dtype),
+        None if gk is None else dgk.to(gk.dtype),
+        None if gv is None else dgv.to(gv.dtype),
+        dstate,
+    )
+
+
+def _upcast(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gk: torch.Tensor | None, gv: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """The operands in the dtype that sums are taken in, and the decay factors shaped to broadcast over a state."""
+    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    decay = []
+    if gk is not None:
+        decay.append(gk.to(dtype).exp().unsqueeze(-1))
+    if gv is not None:
+        decay.append(gv.to(dtype).exp().unsqueeze(-2))
+    return q.to(dtype), k.to(dtype), v.to(dtype), decay
+
+
+def _first_state(q: torch.Tensor, v: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+    if given is not None:
+        return given.to(q.dtype, copy=True)
+    return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+
+
+def _decay(state: torch.Tensor, decay: list[torch.Tensor], t: int) -> torch.Tensor:
+    for factor in decay:
+        state *= factor[:, t]
+    return state
+
+
+def _step(state: torch.Tensor, k: torch.Tensor, v: torch.Tensor, decay: list[torch.Tensor], t: int) -> torch.Tensor:
+    """Advance the state by step ``t``, in place."""
+    return _decay(state, decay, t).addcmul_(k[:, t, :, :, None], v[:, t, :, None, :])
+
+
+def _segment_starts(
+    k: torch.Tensor, v: torch.Tensor, decay: list[torch.Tensor], state: torch.Tensor
+) -> list[torch.Tensor]:
+    """The state before every segment."""
+    starts = []
+    for t in range(k.shape[1]):
+        if t % SEGMENT == 0:
+            starts.append(state.clone())
+        _step(state, k, v, decay, t)
+    return starts

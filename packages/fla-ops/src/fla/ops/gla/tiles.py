@@ -1,0 +1,59 @@
+"""Tile sizes of the chunked gated linear attention kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fla.utils._tiles import TileKey, TileTable, power_of_two
+
+
+class Block(NamedTuple):
+    """What one kernel works on at a time: channels of K and of V, by how many warps, loads staged how deep."""
+
+    k: int
+    v: int
+    warps: int
+    stages: int
+
+
+class ChunkTile(NamedTuple):
+    """The chunk length, a power of two, and the block of each kernel."""
+
+    chunk: int
+    state: Block
+    output: Block
+    value_grad: Block
+    key_grad: Block
+
+    @property
+    def levels(self) -> int:
+        """How often the chunk can be halved."""
+        return self.chunk.bit_length() - 1
+
+
+def _chunk_tile(key: TileKey) -> ChunkTile:
+    if key.dtype_bytes == 4:
+        wide = Block(32, 32, 4, 1)
+        return ChunkTile(32, state=wide, output=wide, value_grad=wide, key_grad=wide._replace(k=16))
+    v = 128 if key.value_dim > 64 else 64
+    return ChunkTile(
+        chunk=64,
+        state=Block(64, v, 4, 3),
+        output=Block(64, v, 4, 2),
+        value_grad=Block(64, v, 4, 2),
+        key_grad=Block(64, 64, 4, 2),
+    )
+
+
+#: Half-precision blocks are never narrower than 64: below that, Triton 3.6's code for Hopper's matrix instructions
+#: reads out of bounds when four warps share a tile.
+CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)
+
+
+def _recurrent_block(key: TileKey) -> Block:
+    k = power_of_two(key.key_dim)
+    return Block(k, min(power_of_two(key.value_dim), 32 if k <= 128 else 16), 2 if k >= 128 else 1, 2)
+
+
+#: The whole of K is one block, because each output sums over it.
+RECURRENT_TILES: TileTable[Block] = TileTable(_recurrent_block)

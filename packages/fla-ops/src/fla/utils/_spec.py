@@ -1,0 +1,57 @@
+"""What a family says about itself: one list of cases, read by the conformance tests, the benchmarks and the docs."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+Results = Sequence[torch.Tensor]
+Made = tuple[Callable[..., Results], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One legal call.
+
+    ``make(device, dtype)`` returns ``(fn, inputs)``: ``fn(*inputs, backend=...)`` gives the tensors to compare, and
+    the inputs that require grad are those whose gradients are compared.
+    """
+
+    name: str
+    make: Callable[[torch.device | str, torch.dtype], Made]
+    tags: frozenset[str] = frozenset()
+    """``"tiny"`` for the interpreter, ``"large"`` for a GPU only."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least a call can move and compute: bytes through device memory, floating-point operations."""
+
+    bytes_fwd: float
+    bytes_bwd: float
+    flops_fwd: float
+    flops_bwd: float
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A family: its public functions, the backend that holds the truth, and what it supports."""
+
+    name: str
+    paper: str
+    functions: tuple[str, ...]
+    backends: tuple[str, ...]
+    cases: tuple[Case, ...]
+    cost: Callable[[Mapping[str, int], int], Cost]
+    """From the size of each dimension letter and the bytes of an element."""
+    truth: str = "reference"
+    features: frozenset[str] = field(default_factory=frozenset)
+    """Of ``state``, ``packed``, ``compile``, ``backward``."""
+
+
+def seeded(name: str) -> torch.Generator:
+    """A CPU generator that depends on ``name`` alone, so that every backend and device sees the same numbers."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))

@@ -37,28 +37,28 @@ _MENU = {
 
 __all__ = [*_MENU, *_PARTS, "__version__"]
 
-if TYPE_CHECKING:
-    from fla import layers, models, modules, ops, utils
-    from fla.layers import Attention, GatedLinearAttention
+if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not follow the menu
+    from fla import layers as layers, models as models, modules as modules, ops as ops, utils as utils
+    from fla.layers import Attention as Attention, GatedLinearAttention as GatedLinearAttention
     from fla.models import (
-        GLAConfig,
-        GLAForCausalLM,
-        GLAModel,
-        TransformerConfig,
-        TransformerForCausalLM,
-        TransformerModel,
+        GLAConfig as GLAConfig,
+        GLAForCausalLM as GLAForCausalLM,
+        GLAModel as GLAModel,
+        TransformerConfig as TransformerConfig,
+        TransformerForCausalLM as TransformerForCausalLM,
+        TransformerModel as TransformerModel,
     )
     from fla.modules import (
-        FusedCrossEntropyLoss,
-        FusedLinearCrossEntropyLoss,
-        FusedRMSNormGated,
-        GatedMLP,
-        LayerNorm,
-        RMSNorm,
-        RotaryEmbedding,
-        ShortConvolution,
+        FusedCrossEntropyLoss as FusedCrossEntropyLoss,
+        FusedLinearCrossEntropyLoss as FusedLinearCrossEntropyLoss,
+        FusedRMSNormGated as FusedRMSNormGated,
+        GatedMLP as GatedMLP,
+        LayerNorm as LayerNorm,
+        RMSNorm as RMSNorm,
+        RotaryEmbedding as RotaryEmbedding,
+        ShortConvolution as ShortConvolution,
     )
-    from fla.ops.gla import chunk_gla, fused_recurrent_gla
+    from fla.ops.gla import chunk_gla as chunk_gla, fused_recurrent_gla as fused_recurrent_gla
 else:
 
     def __getattr__(name: str) -> Any:

@@ -1,1 +1,60 @@
-"""To come."""
+"""The parts that layers and models are built of: norms, gated norms, convolutions, rotary embeddings, MLPs, losses.
+
+Every name is loaded when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+#: Public name -> the module that defines it. The imports below say the same to type checkers.
+_MENU = {
+    "ACT2FN": "fla.modules.activations",
+    "FusedCrossEntropyLoss": "fla.modules.fused_cross_entropy",
+    "FusedLayerNormGated": "fla.modules.fused_norm_gate",
+    "FusedLinearCrossEntropyLoss": "fla.modules.fused_linear_cross_entropy",
+    "FusedRMSNormGated": "fla.modules.fused_norm_gate",
+    "GatedMLP": "fla.modules.mlp",
+    "L2Norm": "fla.modules.l2norm",
+    "LayerNorm": "fla.modules.layernorm",
+    "RMSNorm": "fla.modules.layernorm",
+    "RotaryEmbedding": "fla.modules.rotary",
+    "ShortConvolution": "fla.modules.convolution",
+    "causal_conv1d": "fla.modules.convolution",
+    "causal_conv1d_update": "fla.modules.convolution",
+    "cross_entropy_loss": "fla.modules.fused_cross_entropy",
+    "fused_linear_cross_entropy_loss": "fla.modules.fused_linear_cross_entropy",
+    "l2_norm": "fla.modules.l2norm",
+    "layer_norm": "fla.modules.layernorm",
+    "layer_norm_gated": "fla.modules.fused_norm_gate",
+    "rms_norm": "fla.modules.layernorm",
+    "rms_norm_gated": "fla.modules.fused_norm_gate",
+    "rotary_embedding": "fla.modules.rotary",
+    "swiglu": "fla.modules.activations",
+    "swiglu_linear": "fla.modules.activations",
+}
+
+__all__ = list(_MENU)
+
+if TYPE_CHECKING:
+    from fla.modules.activations import ACT2FN, swiglu, swiglu_linear
+    from fla.modules.convolution import ShortConvolution, causal_conv1d, causal_conv1d_update
+    from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss, cross_entropy_loss
+    from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, fused_linear_cross_entropy_loss
+    from fla.modules.fused_norm_gate import FusedLayerNormGated, FusedRMSNormGated, layer_norm_gated, rms_norm_gated
+    from fla.modules.l2norm import L2Norm, l2_norm
+    from fla.modules.layernorm import LayerNorm, RMSNorm, layer_norm, rms_norm
+    from fla.modules.mlp import GatedMLP
+    from fla.modules.rotary import RotaryEmbedding, rotary_embedding
+else:
+
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in _MENU:
+            raise AttributeError(f"module 'fla.modules' has no attribute {name!r}", name=name)
+        value = getattr(import_module(_MENU[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -27,6 +27,23 @@ class Case:
 
 
 @dataclass(frozen=True)
+class SequenceOp:
+    """A public function over sequences, in the form in which properties that all of them share are tested.
+
+    ``make(batch, time, generator, dtype)`` returns its tensors ``[B, T, ...]`` by argument name. The function takes
+    ``initial_state``, ``output_final_state``, ``cu_seqlens`` and ``backend`` and returns ``(o, final_state)``.
+    """
+
+    function: Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+    make: Callable[[int, int, torch.Generator, torch.dtype], dict[str, torch.Tensor]]
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.function.__name__
+
+
+@dataclass(frozen=True)
 class Cost:
     """The least a call can move and compute: bytes through device memory, floating-point operations."""
 
@@ -47,6 +64,7 @@ class Spec:
     cases: tuple[Case, ...]
     cost: Callable[[Mapping[str, int], int], Cost]
     """From the size of each dimension letter and the bytes of an element."""
+    sequence_ops: tuple[SequenceOp, ...] = ()
     truth: str = "reference"
     features: frozenset[str] = field(default_factory=frozenset)
     """Of ``state``, ``packed``, ``compile``, ``backward``."""

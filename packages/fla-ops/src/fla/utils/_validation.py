@@ -16,8 +16,8 @@ def bind_shapes(
     """Match each tensor against its dimension letters and return the size of each letter.
 
     Args:
-        arguments: argument name -> ``(tensor, "B T H K")``. A tensor that is None is passed over. The
-            first tensor to use a letter fixes its size.
+        arguments: argument name -> ``(tensor, "B T H K")``. The first tensor to use a letter fixes its size.
+            A question mark at the end of the letters lets the tensor be None.
         known: sizes that are fixed already.
 
     Raises:
@@ -26,8 +26,9 @@ def bind_shapes(
     """
     sizes: dict[str, int] = dict(known or {})
     for name, (tensor, letters) in arguments.items():
-        if tensor is None:
+        if tensor is None and letters.endswith("?"):
             continue
+        letters = letters.rstrip("?")
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name}: expected a tensor [{letters.replace(' ', ', ')}], got {type(tensor).__name__}")
         pattern = letters.split()

@@ -69,6 +69,11 @@ def error_budget(reference_error: float, dtype: torch.dtype) -> float:
     return 2.0 * reference_error + rounding_band(dtype)
 
 
+def error_budget_for(truth: torch.Tensor, baseline: torch.Tensor, dtype: torch.dtype) -> float:
+    """The :func:`error_budget` of a result, given the float64 truth and the reference run in ``dtype``."""
+    return error_budget(get_err_ratio(truth, baseline), dtype) + _underflow(truth, dtype)
+
+
 def check_error_budget(
     name: str, truth: torch.Tensor, baseline: torch.Tensor, result: torch.Tensor, dtype: torch.dtype
 ) -> tuple[float, float]:
@@ -87,7 +92,7 @@ def check_error_budget(
     if truth.shape != result.shape:
         raise AssertionError(f"{name}: shape {tuple(result.shape)}, expected {tuple(truth.shape)}")
     error = get_err_ratio(truth, result)
-    budget = error_budget(get_err_ratio(truth, baseline), dtype) + _underflow(truth, dtype)
+    budget = error_budget_for(truth, baseline, dtype)
     if not error <= budget:
         raise AssertionError(
             f"{name}: relative error {error:.3e} is over the budget {budget:.3e} for {dtype} "

@@ -114,7 +114,7 @@ def fused_recurrent_gla(
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
-    scale = _check(q, k, v, gk, gv, scale, initial_state, state_v_first, cu_seqlens, ("gk", "gv"))
+    scale = _check(q, k, v, gk, gv, scale, initial_state, state_v_first, cu_seqlens, ("gk", "gv"), False)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_gla(
@@ -136,6 +136,7 @@ def _check(
     state_v_first: bool,
     cu_seqlens: torch.Tensor | None,
     gate_names: tuple[str, str] = ("g", "gv"),
+    gk_required: bool = True,
 ) -> float:
     """Validate what both forms share and return the scale."""
     gates = {gate_names[0]: gk, gate_names[1]: gv}
@@ -144,8 +145,8 @@ def _check(
             "q": (q, "B T H K"),
             "k": (k, "B T H K"),
             "v": (v, "B T H V"),
-            gate_names[0]: (gk, "B T H K"),
-            gate_names[1]: (gv, "B T H V"),
+            gate_names[0]: (gk, "B T H K" if gk_required else "B T H K?"),
+            gate_names[1]: (gv, "B T H V?"),
         }
     )
     check_not_empty(sizes)
@@ -153,7 +154,7 @@ def _check(
     check_same_dtype({"q": q, "k": k, "v": v})
     check_floating({**gates, "initial_state": initial_state})
     check_cu_seqlens(cu_seqlens, sizes["B"])
-    state_letters = "N H V K" if state_v_first else "N H K V"
+    state_letters = "N H V K?" if state_v_first else "N H K V?"
     sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
     bind_shapes({"initial_state": (initial_state, state_letters)}, known={**sizes, **sequences})
     check_same_device({"q": q, "k": k, "v": v, **gates, "initial_state": initial_state, "cu_seqlens": cu_seqlens})

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fla.ops.gla.api import chunk_gla, fused_recurrent_gla
-from fla.utils._spec import Case, Cost, Made, Results, Spec, seeded
+from fla.utils._spec import Case, Cost, Made, Results, SequenceOp, Spec, seeded
 
 
 class Shape(NamedTuple):
@@ -42,7 +42,7 @@ CHUNK_SHAPES = {
     "head dim 256": Shape(1, 130, 2, 256, 256, decay=0.2),
     "keys wider than values": Shape(1, 130, 2, 200, 72, decay=1.0),
     "values wider than keys": Shape(1, 130, 2, 48, 160, decay=1.0),
-    "many chunks": Shape(4, 2048, 8, 64, 128),
+    "many chunks": Shape(2, 700, 4, 64, 128),
 }
 RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 2, 16, 16),
@@ -103,7 +103,7 @@ def _cases() -> Iterator[Case]:
         for title, shape in shapes.items():
             name = f"{function.__name__}: {title}"
             work = shape.B * shape.T * shape.H * shape.K * shape.V
-            tags = {"tiny"} if work <= 90 * 1200 else {"large"} if work > 1 << 25 else set()
+            tags = {"tiny"} if work <= 90 * 1200 else {"large"} if work > 1 << 24 else set()
             yield Case(name, partial(_make, name, shape, function), frozenset(tags))
 
 
@@ -119,6 +119,16 @@ def cost(sizes: Mapping[str, int], element: int, chunk: int = 64) -> Cost:
     )
 
 
+def _sequence_inputs(
+    gates: tuple[str, ...], batch: int, time: int, generator: torch.Generator, dtype: torch.dtype
+) -> dict[str, torch.Tensor]:
+    heads, dims = 2, {"q": 8, "k": 8, "v": 12, "g": 8, "gk": 8, "gv": 12}
+    drawn = {n: torch.randn(batch, time, heads, dims[n], generator=generator, dtype=dtype) for n in ("q", "k", "v")}
+    for gate in gates:
+        drawn[gate] = F.logsigmoid(torch.randn(batch, time, heads, dims[gate], generator=generator, dtype=dtype))
+    return drawn
+
+
 SPEC = Spec(
     name="gla",
     paper="2312.06635",
@@ -126,6 +136,10 @@ SPEC = Spec(
     backends=("triton", "torch", "reference"),
     cases=tuple(_cases()),
     cost=cost,
+    sequence_ops=(
+        SequenceOp(chunk_gla, partial(_sequence_inputs, ("g",))),
+        SequenceOp(fused_recurrent_gla, partial(_sequence_inputs, ("gk", "gv"))),
+    ),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
 

@@ -1,0 +1,94 @@
+"""What every norm shares: checks, defaults and the choice of the backend."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.modules._norm.reference import GATES, norm_ref, sum_dtype
+from fla.utils._backend import choose_backend
+from fla.utils._validation import check_floating, check_same_device
+
+
+def run_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    kind: str,
+    eps: float,
+    *,
+    gate: torch.Tensor | None = None,
+    activation: str = "swish",
+    residual_in_fp32: bool = False,
+    out_dtype: torch.dtype | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalise the last dimension of ``x + residual``; returns the result and ``x + residual``.
+
+    Args:
+        x: ``[..., D]``.
+        weight: ``[D]`` or None.
+        bias: ``[D]`` or None.
+        residual: like x, or None.
+        kind: ``"layer"``, ``"rms"`` or ``"l2"``.
+        eps: added to the mean square (``"l2"``: to the sum of squares).
+        gate: like x; the result is multiplied by its activation.
+        activation: of the gate.
+        residual_in_fp32: hand on ``x + residual`` in float32, else in the dtype of the residual.
+        out_dtype: of the result; that of x unless given.
+        backend: by device unless given.
+
+    Raises:
+        TypeError: an argument is not a floating tensor.
+        ValueError: a shape, device or activation that does not fit, or a backend that cannot run here.
+    """
+    _check(x, weight, bias, residual, gate, activation)
+    total_dtype = sum_dtype(x, residual, residual_in_fp32)
+    out_dtype = x.dtype if out_dtype is None else out_dtype
+    if choose_norm_backend(x, backend) == "triton":
+        from fla.modules._norm.function import run_norm_triton
+
+        y, total = run_norm_triton(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
+    else:
+        y, total = norm_ref(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
+    return y, total
+
+
+#: The widest row that the kernels hold in registers.
+MAX_TRITON_DIM = 16384
+
+
+def choose_norm_backend(x: torch.Tensor, backend: str | None) -> str:
+    """The backend for rows like those of ``x``: by device, and PyTorch for rows too wide for the kernels."""
+    chosen = choose_backend(x, backend)
+    if chosen != "triton" or x.shape[-1] <= MAX_TRITON_DIM:
+        return chosen
+    if backend == "triton":
+        raise ValueError(f"backend='triton': expected at most {MAX_TRITON_DIM} channels in x, got {list(x.shape)}")
+    return "torch"
+
+
+def _check(
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    gate: torch.Tensor | None,
+    activation: str,
+) -> None:
+    given = {"x": x, "weight": weight, "bias": bias, "residual": residual, "g": gate}
+    for name, tensor in given.items():
+        if tensor is not None and not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise ValueError(f"x: expected shape [..., D] with D >= 1, got {list(x.shape)}")
+    check_floating(given)
+    check_same_device(given)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != x.shape[-1:]:
+            raise ValueError(f"{name}: expected shape [{x.shape[-1]}] as x is {list(x.shape)}, got {list(tensor.shape)}")
+    for name, tensor in (("residual", residual), ("g", gate)):
+        if tensor is not None and tensor.shape != x.shape:
+            raise ValueError(f"{name}: expected the shape of x {list(x.shape)}, got {list(tensor.shape)}")
+    if activation not in GATES:
+        raise ValueError(f"activation: expected one of {', '.join(GATES)}, got {activation!r}")

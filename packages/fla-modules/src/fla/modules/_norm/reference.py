@@ -1,0 +1,51 @@
+"""What a norm computes, in plain PyTorch: the truth in float64, and the path for machines without a GPU."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+GATES = {"swish": F.silu, "silu": F.silu, "sigmoid": torch.sigmoid}
+"""Activation of the gate by name."""
+
+
+def sum_dtype(x: torch.Tensor, residual: torch.Tensor | None, residual_in_fp32: bool) -> torch.dtype:
+    """The dtype in which ``x + residual`` is handed on."""
+    dtype = x.dtype if residual is None else residual.dtype
+    return torch.promote_types(dtype, torch.float32) if residual_in_fp32 else dtype
+
+
+def norm_ref(
+    x: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    kind: str,
+    activation: str,
+    eps: float,
+    total_dtype: torch.dtype,
+    out_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The normalised rows in ``out_dtype``, and ``x + residual`` in ``total_dtype``.
+
+    Computed in float32, or float64 for float64 inputs; differentiated by autograd.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    total = x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)
+    weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
+    y = _normalise(total, weight, bias, kind, eps)
+    if gate is not None:
+        y = y * GATES[activation](gate.to(dtype))
+    return y.to(out_dtype), total.to(total_dtype)
+
+
+def _normalise(
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, kind: str, eps: float
+) -> torch.Tensor:
+    if kind == "layer":
+        return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    if kind == "l2":
+        return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+    y = F.rms_norm(x, x.shape[-1:], weight, eps)
+    return y if bias is None else y + bias

@@ -14,10 +14,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import nox
@@ -113,8 +114,11 @@ def resolve(*wanted: str) -> Resolved:
 
 
 PACKAGES = {package.name: package for package in map(_read, ROOT.glob("packages/*/pyproject.toml"))}
-ORDER = sorted(PACKAGES, key=lambda name: len(resolve(name).siblings))
-DEPENDENTS = {name: [other for other in ORDER if other != name and name in resolve(other).siblings] for name in ORDER}
+# In the order in which they build on each other.
+PACKAGES = {name: PACKAGES[name] for name in sorted(PACKAGES, key=lambda name: len(resolve(name).siblings))}
+DEPENDENTS = {
+    name: [other for other in PACKAGES if other != name and name in resolve(other).siblings] for name in PACKAGES
+}
 
 
 def per_package(names: Iterable[str]) -> Any:
@@ -163,17 +167,20 @@ def everything() -> frozenset[str]:
     return resolve(*wanted, *tools).others
 
 
+def editable_flags(extras: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    return [flag for p in PACKAGES.values() for flag in ("-e", f"{p.folder}{extras.get(p.name, '')}")]
+
+
 def editable(session: nox.Session) -> None:
     """All packages from the working tree, in one environment with everything."""
     borrow(session, everything())
-    folders = [flag for package in PACKAGES.values() for flag in ("-e", package.folder)]
-    install(session, "--no-deps", "--no-build-isolation", *folders)
+    install(session, "--no-deps", "--no-build-isolation", *editable_flags())
 
 
 _built: list[Path] = []
 
 
-def built_wheels(session: nox.Session, names: Iterable[str] = ORDER) -> list[Path]:
+def built_wheels(session: nox.Session, names: Iterable[str] = PACKAGES) -> list[Path]:
     """The wheels of some packages; the first call in a run builds every sdist, and from it the wheel."""
     if not _built:
         shutil.rmtree(DIST, ignore_errors=True)
@@ -223,14 +230,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
-@per_package(ORDER)
+@per_package(PACKAGES)
 def tests_package(session: nox.Session, package: Package) -> None:
     """The tests of one package, installed from its wheel with only what it declares."""
     tests_from_wheels(session, [package.name])
 
 
 @nox.session
-@per_package(name for name in ORDER if DEPENDENTS[name])
+@per_package(name for name in PACKAGES if DEPENDENTS[name])
 def dependents(session: nox.Session, package: Package) -> None:
     """The tests of the packages that need this one, beside its wheel."""
     tests_from_wheels(session, DEPENDENTS[package.name])
@@ -276,7 +283,7 @@ def transformers_newest(session: nox.Session) -> None:
 
 
 @nox.session(reuse_venv=False)
-@per_package(ORDER)
+@per_package(PACKAGES)
 def wheels(session: nox.Session, package: Package) -> None:
     """One wheel, alone with what it declares in a clean environment: its files, its imports, one thing done."""
     siblings, required = resolve(package.name)
@@ -295,7 +302,7 @@ def wheels(session: nox.Session, package: Package) -> None:
 def check_files(session: nox.Session) -> None:
     """Each wheel holds its own parts, marked as typed, and nothing else; just one holds ``fla/__init__.py``."""
     seen: set[str] = set()
-    for name in ORDER:
+    for name in PACKAGES:
         (wheel,) = built_wheels(session, [name])
         with zipfile.ZipFile(wheel) as archive:
             files = set(archive.namelist())
@@ -334,10 +341,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def quickstart(session: nox.Session) -> None:
     """Train a small model on real text and let it write; what follows -- goes to fla.models.train."""
-    packages = [
-        f"{package.folder}[train]" if "train" in package.extras else package.folder for package in PACKAGES.values()
-    ]
-    install(session, *(flag for package in packages for flag in ("-e", package)))
+    session.log("installing; PyTorch is large, so the first time takes minutes")
+    extras = {name: "[train]" if "train" in package.extras else "" for name, package in PACKAGES.items()}
+    install(session, *editable_flags(extras))
     session.run("python", "-m", "fla.models.train", *session.posargs)
 
 

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from triton.testing import do_bench
 
-from fla.ops.gla import chunk_gla
-from fla.ops.gla import chunk_triton as host
+from fla.ops.gla import chunk_gla, chunk_triton as host
 from fla.ops.gla.tiles import CHUNK_TILES, Block, ChunkTile
 from fla.utils._tiles import tile_key
 from fla.utils.numerics import get_err_ratio

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo.testing
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from fla.utils._spec import SequenceOp
 from fla.utils.numerics import get_err_ratio

@@ -24,7 +24,7 @@ def get_abs_err(ref: torch.Tensor, tri: torch.Tensor) -> float:
     """Largest absolute difference between ``ref`` and ``tri``, taken in float64."""
     if ref.numel() == 0:
         return 0.0
-    return (ref.detach().double() - tri.detach().double().to(ref.device)).abs().max().item()
+    return float((ref.detach().double() - tri.detach().double().to(ref.device)).abs().max())
 
 
 def get_err_ratio(ref: torch.Tensor, tri: torch.Tensor) -> float:
@@ -34,8 +34,8 @@ def get_err_ratio(ref: torch.Tensor, tri: torch.Tensor) -> float:
     either tensor gives NaN.
     """
     truth = ref.detach().double()
-    error = (tri.detach().double().to(truth.device) - truth).norm().item()
-    scale = truth.norm().item()
+    error = float((tri.detach().double().to(truth.device) - truth).norm())
+    scale = float(truth.norm())
     if math.isnan(error) or math.isnan(scale):
         return math.nan
     if scale == 0.0:
@@ -47,7 +47,7 @@ def rounding_band(dtype: torch.dtype) -> float:
     """The error that rounding alone may add in ``dtype``, relative to the norm of the result."""
     import torch
 
-    return _BAND_IN_EPS[str(dtype)] * torch.finfo(dtype).eps
+    return _BAND_IN_EPS[str(dtype)] * float(torch.finfo(dtype).eps)
 
 
 def _underflow(truth: torch.Tensor, dtype: torch.dtype) -> float:
@@ -55,8 +55,8 @@ def _underflow(truth: torch.Tensor, dtype: torch.dtype) -> float:
     import torch
 
     info = torch.finfo(dtype)
-    norm = truth.double().norm().item()
-    return 4 * info.smallest_normal * info.eps * math.sqrt(truth.numel()) / norm if norm > 0.0 else 0.0
+    norm = float(truth.double().norm())
+    return 4 * float(info.smallest_normal * info.eps) * math.sqrt(truth.numel()) / norm if norm > 0.0 else 0.0
 
 
 def error_budget(reference_error: float, dtype: torch.dtype) -> float:

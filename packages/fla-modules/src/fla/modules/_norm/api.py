@@ -19,6 +19,7 @@ def run_norm(
     *,
     gate: torch.Tensor | None = None,
     activation: str = "swish",
+    prenorm: bool = False,
     residual_in_fp32: bool = False,
     out_dtype: torch.dtype | None = None,
     backend: str | None = None,
@@ -34,6 +35,7 @@ def run_norm(
         eps: added to the mean square (``"l2"``: to the sum of squares).
         gate: like x; the result is multiplied by its activation.
         activation: of the gate.
+        prenorm: the caller uses ``x + residual``; what is returned for it is undefined otherwise.
         residual_in_fp32: hand on ``x + residual`` in float32, else in the dtype of the residual.
         out_dtype: of the result; that of x unless given.
         backend: by device unless given.
@@ -48,10 +50,8 @@ def run_norm(
     if choose_norm_backend(x, backend) == "triton":
         from fla.modules._norm.function import run_norm_triton
 
-        y, total = run_norm_triton(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
-    else:
-        y, total = norm_ref(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
-    return y, total
+        return run_norm_triton(x, gate, weight, bias, residual, kind, activation, eps, prenorm, total_dtype, out_dtype)
+    return norm_ref(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
 
 
 #: The widest row that the kernels hold in registers.
@@ -86,7 +86,7 @@ def _check(
     check_same_device(given)
     for name, tensor in (("weight", weight), ("bias", bias)):
         if tensor is not None and tensor.shape != x.shape[-1:]:
-            raise ValueError(f"{name}: expected shape [{x.shape[-1]}] as x is {list(x.shape)}, got {list(tensor.shape)}")
+            raise ValueError(f"{name}: expected shape [D] with D={x.shape[-1]}, got {list(tensor.shape)}")
     for name, tensor in (("residual", residual), ("g", gate)):
         if tensor is not None and tensor.shape != x.shape:
             raise ValueError(f"{name}: expected the shape of x {list(x.shape)}, got {list(tensor.shape)}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
-GATES = {"swish": F.silu, "silu": F.silu, "sigmoid": torch.sigmoid}
+GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"swish": F.silu, "silu": F.silu, "sigmoid": torch.sigmoid}
 """Activation of the gate by name."""
 
 

@@ -114,7 +114,7 @@ class ChunkGLAFunction(torch.autograd.Function):
     """Saves the inputs, and on the GPU the scores; the backward pass computes the states again."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -133,7 +133,7 @@ class ChunkGLAFunction(torch.autograd.Function):
         return o, final_state
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
         q, k, v, g, initial_state, scores, cu_seqlens = ctx.saved_tensors
         do = torch.zeros_like(v) if do is None else do
@@ -160,7 +160,9 @@ def run_chunk_gla(
     """:func:`fla.ops.gla.chunk_gla` on checked arguments."""
     if state_v_first and initial_state is not None:
         initial_state = initial_state.transpose(-1, -2)
-    o, final_state = ChunkGLAFunction.apply(q, k, v, g, initial_state, cu_seqlens, scale, backend)
+    o, final_state = ChunkGLAFunction.apply(  # type: ignore[no-untyped-call]
+        q, k, v, g, initial_state, cu_seqlens, scale, backend
+    )
     if not output_final_state:
         return o, None
     return o, final_state.transpose(-1, -2) if state_v_first else final_state

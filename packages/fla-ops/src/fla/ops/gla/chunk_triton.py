@@ -16,7 +16,7 @@ from fla.utils._varlen import chunk_table, max_chunks
 class _Chunks(NamedTuple):
     """How the steps of a call are cut into chunks, in the form that kernels take."""
 
-    count: int
+    total: int
     sequences: int
     cu_seqlens: torch.Tensor | None
     sequence: torch.Tensor | None
@@ -53,7 +53,7 @@ def _carry_states(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The (gradient of the) state before every chunk ``[M, H, K, V]``, and after the last ``[N, H, K, V]``."""
     total, heads, key_dim, value_dim = *x.shape[1:], y.shape[-1]
-    states = x.new_empty(chunks.count, heads, key_dim, value_dim)
+    states = x.new_empty(chunks.total, heads, key_dim, value_dim)
     end = x.new_empty(chunks.sequences, heads, key_dim, value_dim, dtype=torch.float32)
     blocks = triton.cdiv(key_dim, tile.state.k) * triton.cdiv(value_dim, tile.state.v)
     kernels.state_kernel[(blocks, chunks.sequences * heads)](
@@ -102,7 +102,7 @@ def chunk_gla_fwd_triton(
     states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
     o = torch.empty_like(v)
     scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
-    kernels.output_kernel[(triton.cdiv(value_dim, tile.output.v) * chunks.count, heads)](
+    kernels.output_kernel[(triton.cdiv(value_dim, tile.output.v) * chunks.total, heads)](
         q,
         k,
         v,
@@ -154,7 +154,7 @@ def chunk_gla_bwd_triton(
     dstates, dinitial_state = _carry_states(q, do, g, dfinal_state, scale, chunks, tile, reverse=True)
     dq, dk, dv, dg = (torch.empty_like(x) for x in (q, k, v, g))
     where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
-    kernels.value_grad_kernel[(triton.cdiv(value_dim, tile.value_grad.v) * chunks.count, heads)](
+    kernels.value_grad_kernel[(triton.cdiv(value_dim, tile.value_grad.v) * chunks.total, heads)](
         k,
         g,
         scores,
@@ -174,7 +174,7 @@ def chunk_gla_bwd_triton(
         num_warps=tile.value_grad.warps,
         num_stages=tile.value_grad.stages,
     )
-    kernels.key_grad_kernel[(triton.cdiv(key_dim, tile.key_grad.k) * chunks.count, heads)](
+    kernels.key_grad_kernel[(triton.cdiv(key_dim, tile.key_grad.k) * chunks.total, heads)](
         q,
         k,
         v,

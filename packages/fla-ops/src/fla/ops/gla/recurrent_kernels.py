@@ -6,7 +6,6 @@ import triton.language as tl
 from fla.ops.gla.chunk_kernels import LOG2E
 
 
-
 @triton.jit(do_not_specialize=["T"])
 def recurrent_kernel(
     q,
@@ -31,7 +30,7 @@ def recurrent_kernel(
     STATE_V_FIRST: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``S = e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V; S stays in registers."""
+    """``S = e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers."""
     i_v, i_nh = tl.program_id(0), tl.program_id(1)
     i_n, i_h = i_nh // H, i_nh % H
     if PACKED:

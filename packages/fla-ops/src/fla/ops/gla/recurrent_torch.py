@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from fla.utils._varlen import boundaries
+
+Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None", "torch.Tensor | None", torch.Tensor]
+
 #: The backward pass keeps the state of every step within a segment, and one state per segment.
 SEGMENT = 32
 
@@ -15,9 +19,28 @@ def recurrent_gla_fwd_torch(
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, H, V]`` and final states ``[B, H, K, V]`` of sequences of one length."""
+    """Outputs ``[B, T, H, V]`` and final states ``[N, H, K, V]``."""
+    if cu_seqlens is None:
+        return _forward(q, k, v, gk, gv, initial_state, scale)
+    parts = [
+        _forward(q[:, s], k[:, s], v[:, s], _at(gk, s), _at(gv, s), _of(initial_state, n), scale)
+        for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
+    ]
+    return torch.cat([o for o, _ in parts], 1), torch.cat([state for _, state in parts])
+
+
+def _forward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
     q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
     state = _first_state(q_, v_, initial_state)
     o = torch.empty_like(v_)
@@ -36,9 +59,48 @@ def recurrent_gla_bwd_torch(
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor]:
+) -> Gradients:
     """Gradients of q, k, v, gk, gv and the initial states."""
+    if cu_seqlens is None:
+        return _backward(q, k, v, gk, gv, initial_state, do, dfinal_state, scale)
+    parts = [
+        _backward(
+            q[:, s],
+            k[:, s],
+            v[:, s],
+            _at(gk, s),
+            _at(gv, s),
+            _of(initial_state, n),
+            do[:, s],
+            _of(dfinal_state, n),
+            scale,
+        )
+        for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
+    ]
+    dq, dk, dv, dgk, dgv, dstates = zip(*parts)
+    return (
+        torch.cat(dq, 1),
+        torch.cat(dk, 1),
+        torch.cat(dv, 1),
+        None if gk is None else torch.cat(dgk, 1),
+        None if gv is None else torch.cat(dgv, 1),
+        torch.cat(dstates),
+    )
+
+
+def _backward(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    scale: float,
+) -> Gradients:
     q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
     do_ = do.to(q_.dtype) * scale
     dq, dk, dv = torch.empty_like(q_), torch.empty_like(k_), torch.empty_like(v_)
@@ -67,6 +129,19 @@ def recurrent_gla_bwd_torch(
         None if gv is None else dgv.to(gv.dtype),
         dstate,
     )
+
+
+def _spans(cu_seqlens: torch.Tensor, total: int) -> list[slice]:
+    ends = boundaries(cu_seqlens, total)
+    return [slice(start, end) for start, end in zip(ends, ends[1:])]
+
+
+def _at(x: torch.Tensor | None, span: slice) -> torch.Tensor | None:
+    return None if x is None else x[:, span]
+
+
+def _of(state: torch.Tensor | None, n: int) -> torch.Tensor | None:
+    return None if state is None else state[n : n + 1]
 
 
 def _upcast(

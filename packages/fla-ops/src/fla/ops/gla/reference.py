@@ -20,7 +20,9 @@ def naive_recurrent_gla(
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    r"""The recurrence :math:`S_t = e^{gk_t} e^{gv_t\top} \odot S_{t-1} + k_t v_t^\top,\; o_t = scale \cdot S_t^\top q_t`.
+    r"""The recurrence in words of one step, :math:`S_t = e^{gk_t} (e^{gv_t})^\top \odot S_{t-1} + k_t v_t^\top`.
+
+    .. math:: o_t = scale \cdot S_t^\top q_t
 
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.gla.fused_recurrent_gla`.

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from fla.ops.gla.api import chunk_gla, fused_recurrent_gla
 from fla.utils._spec import Case, Cost, Made, Results, SequenceOp, Spec, seeded
 
+Function = Callable[..., tuple[torch.Tensor, "torch.Tensor | None"]]
+
 
 class Shape(NamedTuple):
     """One call: sizes, lengths of packed sequences if any, and the strength of the decay."""
@@ -59,9 +61,7 @@ RECURRENT_SHAPES = {
 }
 
 
-def _make(
-    name: str, shape: Shape, function: Callable[..., Results], device: torch.device | str, dtype: torch.dtype
-) -> Made:
+def _make(name: str, shape: Shape, function: Function, device: torch.device | str, dtype: torch.dtype) -> Made:
     """Random inputs for ``shape``, every one of them a leaf, and the call that takes them."""
     s, generator = shape, seeded(name)
     sequences = len(s.lengths) or s.B
@@ -87,13 +87,15 @@ def _make(
             arguments["g"] = arguments.pop("gk")
         else:
             arguments["reverse"] = s.reverse  # type: ignore[assignment]
-        return function(
+        o, state = function(
             **arguments,
             output_final_state=True,
             state_v_first=s.state_v_first,
             cu_seqlens=cu_seqlens,
             backend=backend,
         )
+        assert state is not None
+        return o, state
 
     return call, [leaf.requires_grad_() for leaf in leaves]
 
@@ -156,7 +158,7 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
                     yield f"{function.__name__} {title}", partial(_launch, title, shape, function, dtype)
 
 
-def _launch(title: str, shape: Shape, function: Callable[..., Results], dtype: torch.dtype) -> None:
+def _launch(title: str, shape: Shape, function: Function, dtype: torch.dtype) -> None:
     call, leaves = _make(title, shape, function, "cpu", dtype)
     o, state = call(*leaves, backend="triton")
     torch.autograd.grad([o, state], leaves, [torch.zeros_like(o), torch.zeros_like(state)])

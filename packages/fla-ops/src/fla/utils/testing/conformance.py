@@ -1,90 +1,102 @@
-"""One conformance check for everything that has a spec: outputs and gradients within the error budget.
+"""Holds any backend of any function against the float64 truth, outputs and gradients alike.
 
-A spec's cases are objects with ``name`` and ``make(device, dtype) -> (fn, inputs)``; see :class:`fla.utils._spec.Case`.
+Truth is the spec's truth backend on float64 copies of the inputs, the baseline the same backend on the inputs as
+they are, the result the backend under test; how far the result may be off is :mod:`fla.utils.numerics`' to say.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib import import_module
-from pkgutil import iter_modules
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from fla.utils._spec import Case, Spec
-from fla.utils.numerics import error_budget_for, get_err_ratio
+from fla.utils._spec import Case, Results, seeded
+from fla.utils.numerics import check_error_budget
 
 
-class Row(NamedTuple):
-    """One tensor of one case: how wrong it is and how wrong it may be."""
+class Measured(NamedTuple):
+    """One compared tensor: its relative error and what it was allowed."""
 
     what: str
     error: float
     budget: float
 
-    @property
-    def ok(self) -> bool:
-        """Whether the error is a number within the budget."""
-        return self.error <= self.budget
 
+def check_case(
+    case: Case,
+    backend: str,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    truth: str = "torch",
+    gradients: bool = True,
+) -> list[Measured]:
+    """Run one case and hold every output, and the gradient of every input that requires it, to its budget.
 
-def specs(part: str = "fla.ops") -> Iterator[Spec]:
-    """The spec of every family in ``part`` that has one."""
-    for family in iter_modules(import_module(part).__path__):
-        if family.ispkg and any(m.name == "spec" for m in iter_modules(import_module(f"{part}.{family.name}").__path__)):
-            yield import_module(f"{part}.{family.name}.spec").SPEC
+    Args:
+        case: what to run.
+        backend: under test.
+        device: to run all three on.
+        dtype: of the inputs.
+        truth: the backend that is right in float64.
+        gradients: compare them too.
 
+    Returns:
+        What was measured, outputs first.
 
-def run_case(
-    case: Case, device: torch.device | str, backend: str, input_dtype: torch.dtype, compute_dtype: torch.dtype
-) -> list[torch.Tensor]:
-    """Outputs, then gradients, of ``case`` on inputs rounded to ``input_dtype`` and then cast to ``compute_dtype``.
-
-    Gradients are those of a weighted sum of the outputs; the weights are the same for every backend and dtype.
+    Raises:
+        AssertionError: something is over its budget, has the wrong shape or dtype, or lacks a gradient; the message
+            lists all of it.
     """
-    fn, made = case.make(device, input_dtype)
-    inputs = [_leaf(x, compute_dtype) for x in made]
-    outputs = [o for o in _as_sequence(fn(*inputs, backend=backend)) if o is not None]
-    leaves = [x for x in inputs if x.requires_grad]
-    differentiable = [o for o in outputs if o.requires_grad]
-    if not leaves or not differentiable:
-        return outputs
-    generator = torch.Generator().manual_seed(7)
-    weights = [torch.randn(o.shape, generator=generator).to(o.device, input_dtype).to(o.dtype) for o in differentiable]
-    gradients = torch.autograd.grad(differentiable, leaves, weights, allow_unused=True)
-    return [*outputs, *(torch.zeros_like(x) if d is None else d for x, d in zip(leaves, gradients, strict=True))]
+    function, inputs = case.make(device, dtype)
+    cotangents = seeded(f"{case.name}: cotangents") if gradients else None
+    state = None if cotangents is None else cotangents.get_state()
+
+    def run(values: Sequence[torch.Tensor], chosen: str) -> dict[str, torch.Tensor]:
+        if cotangents is not None and state is not None:
+            cotangents.set_state(state)
+        return _outputs_and_gradients(function, values, chosen, cotangents)
+
+    exact = run([_as_float64(x) for x in inputs], truth)
+    baseline = run(inputs, truth)
+    result = run(inputs, backend)
+    measured, failures = [], []
+    for what, expected in exact.items():
+        try:
+            if result[what].dtype != baseline[what].dtype:
+                raise AssertionError(f"{what}: dtype {result[what].dtype}, expected {baseline[what].dtype}")
+            error, budget = check_error_budget(what, expected, baseline[what], result[what], dtype)
+            measured.append(Measured(what, error, budget))
+        except AssertionError as failure:
+            failures.append(str(failure))
+    if failures:
+        raise AssertionError("\n".join([f"{case.name} on {device} in {dtype}, backend {backend}:", *failures]))
+    return measured
 
 
-def conformance(case: Case, device: torch.device | str, backend: str, dtype: torch.dtype, truth: str) -> list[Row]:
-    """Hold ``backend`` against ``truth`` in float64, with ``truth`` in ``dtype`` setting the budget."""
-    exact = run_case(case, device, truth, dtype, torch.float64)
-    baseline = run_case(case, device, truth, dtype, dtype)
-    result = run_case(case, device, backend, dtype, dtype)
-    assert len(exact) == len(result)
-    rows = []
-    for i, (x, y, z) in enumerate(zip(exact, baseline, result, strict=True)):
-        if x.shape != z.shape:
-            raise AssertionError(f"{case.name}, tensor {i}: shape {tuple(z.shape)}, expected {tuple(x.shape)}")
-        rows.append(Row(f"tensor {i}", get_err_ratio(x, z), error_budget_for(x, y, dtype)))
-    return rows
-
-
-def check(case: Case, device: torch.device | str, backend: str, dtype: torch.dtype, truth: str) -> list[Row]:
-    """:func:`conformance`, raising AssertionError for the rows over budget."""
-    rows = conformance(case, device, backend, dtype, truth)
-    bad = [f"{row.what}: {row.error:.2e} > {row.budget:.2e}" for row in rows if not row.ok]
-    if bad:
-        raise AssertionError(f"{case.name} on {backend} in {dtype}: over the error budget: {'; '.join(bad)}")
-    return rows
-
-
-def _leaf(x: torch.Tensor, compute_dtype: torch.dtype) -> torch.Tensor:
+def _as_float64(x: torch.Tensor) -> torch.Tensor:
     if not x.is_floating_point():
         return x
-    cast = x.detach().to(torch.float64) if compute_dtype == torch.float64 else x.detach().clone()
-    return cast.requires_grad_(x.requires_grad)
+    return x.detach().double().requires_grad_(x.requires_grad)
 
 
-def _as_sequence(outputs: object) -> list[torch.Tensor]:
-    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)  # type: ignore[call-overload]
+def _outputs_and_gradients(
+    function: Callable[..., Results],
+    inputs: Sequence[torch.Tensor],
+    backend: str,
+    cotangents: torch.Generator | None,
+) -> dict[str, torch.Tensor]:
+    """Every output, and for each input that requires grad the gradient of a random projection of the outputs."""
+    returned = function(*inputs, backend=backend)
+    outputs = [returned] if isinstance(returned, torch.Tensor) else list(returned)
+    found = {f"output {i}": output.detach() for i, output in enumerate(outputs)}
+    if cotangents is None:
+        return found
+    # One draw for each output, whether or not it is differentiable, so that every backend sees the same numbers.
+    draws = [torch.randn(o.shape, generator=cotangents, dtype=torch.float64).to(o.device, o.dtype) for o in outputs]
+    roots = [(o, d) for o, d in zip(outputs, draws) if o.requires_grad]
+    leaves = {f"gradient {i}": x for i, x in enumerate(inputs) if x.requires_grad}
+    if leaves:
+        gradients = torch.autograd.grad([o for o, _ in roots], list(leaves.values()), [d for _, d in roots])
+        found.update(zip(leaves, gradients))
+    return found

@@ -1,0 +1,101 @@
+"""The functional form of the rotary position embedding."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.modules.rotary.reference import rotary_embedding_ref
+from fla.utils._backend import choose_backend
+from fla.utils._validation import (
+    bind_shapes,
+    check_cu_seqlens,
+    check_floating,
+    check_not_empty,
+    check_same_device,
+    count_sequences,
+)
+from fla.utils._varlen import boundaries
+
+
+def rotary_embedding(
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    interleaved: bool = False,
+    inplace: bool = False,
+    seqlen_offsets: int | torch.Tensor = 0,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> torch.Tensor:
+    r"""Rotate pairs of channels by an angle that grows with the position (arXiv 2104.09864).
+
+    .. math:: (y_1, y_2) = (x_1 \cos_p - x_2 \sin_p,\; x_2 \cos_p + x_1 \sin_p)
+
+    with p the position of the step in its sequence. Computed in float32 (float64 for float64 inputs).
+    Differentiable once in x; no gradient reaches cos and sin.
+
+    Args:
+        x: ``[B, T, H, D]``; float32, bfloat16, float16, or float64 on the torch backend.
+        cos: ``[P, R / 2]`` with ``R <= D`` and a row for every position; any floating dtype. Channels past R pass
+            through.
+        sin: likewise.
+        interleaved: pairs are channels (0, 1), (2, 3), ...; else the first half of R is paired with the second.
+        inplace: write the result into x as well, and return x.
+        seqlen_offsets: position of the first step, one for all or int32 or int64 ``[N]``, one per sequence.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1. Positions
+            start again in each.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        y in the shape and dtype of x. On a GPU, positions past the tables, which only the device knows of where
+        offsets are a tensor, give NaN.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: a shape or device that does not fit, tables that are too short, or a backend that cannot run here.
+    """
+    offset, offsets = _check(x, cos, sin, seqlen_offsets, cu_seqlens)
+    if choose_backend(x, backend) == "triton":
+        from fla.modules.rotary.function import run_rotary
+
+        y = run_rotary(x, cos, sin, interleaved, offset, offsets, cu_seqlens)
+    else:
+        if cu_seqlens is not None and not torch.compiler.is_compiling():
+            boundaries(cu_seqlens, x.shape[1])
+        y = rotary_embedding_ref(x, cos, sin, interleaved, offset, offsets, cu_seqlens)
+    return x.copy_(y) if inplace else y
+
+
+def _check(
+    x: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    seqlen_offsets: int | torch.Tensor,
+    cu_seqlens: torch.Tensor | None,
+) -> tuple[int, torch.Tensor | None]:
+    """Validate, and split the offsets into the one for all and those per sequence."""
+    sizes = bind_shapes({"x": (x, "B T H D"), "cos": (cos, "P R/2"), "sin": (sin, "P R/2")})
+    check_not_empty(sizes)
+    check_floating({"x": x, "cos": cos, "sin": sin})
+    check_cu_seqlens(cu_seqlens, sizes["B"])
+    if 2 * sizes["R/2"] > sizes["D"]:
+        raise ValueError(f"cos: expected at most D/2={sizes['D'] // 2} columns, got {list(cos.shape)}")
+    offset, offsets = (0, seqlen_offsets) if isinstance(seqlen_offsets, torch.Tensor) else (seqlen_offsets, None)
+    check_same_device({"x": x, "cos": cos, "sin": sin, "seqlen_offsets": offsets, "cu_seqlens": cu_seqlens})
+    if offsets is not None:
+        _check_offsets(offsets, count_sequences(cu_seqlens, sizes["B"]))
+    elif offset < 0:
+        raise ValueError(f"seqlen_offsets: expected 0 or more, got {offset}")
+    elif cu_seqlens is None and offset + sizes["T"] > sizes["P"]:
+        raise ValueError(
+            f"cos: expected a row for each of {offset + sizes['T']} positions (offset {offset} + T={sizes['T']}), "
+            f"got {list(cos.shape)}"
+        )
+    return offset, offsets
+
+
+def _check_offsets(offsets: torch.Tensor, sequences: int) -> None:
+    if offsets.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"seqlen_offsets: expected int, int32 or int64, got {offsets.dtype}")
+    if offsets.shape != (sequences,):
+        raise ValueError(f"seqlen_offsets: expected shape [N] with N={sequences}, got {list(offsets.shape)}")

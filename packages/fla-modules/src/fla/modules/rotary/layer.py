@@ -1,0 +1,124 @@
+"""The rotary position embedding as a module: it owns the tables of cosines and sines."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from fla.modules.rotary.api import rotary_embedding
+from fla.utils._tiles import power_of_two
+
+
+class _Tables(NamedTuple):
+    """Cosines and sines ``[P, dim / 2]`` by which queries and keys turn; the two differ with xPos."""
+
+    cos_q: torch.Tensor
+    sin_q: torch.Tensor
+    cos_k: torch.Tensor
+    sin_k: torch.Tensor
+
+
+class RotaryEmbedding(nn.Module):
+    r"""Rotary position embedding of queries and keys (arXiv 2104.09864).
+
+    Channels 2i and 2i + 1 (``interleaved``), or i and i + dim / 2, turn by the angle :math:`p \cdot base^{-2i/dim}`
+    at position p. Angles are computed in float32 and the tables kept in float32, longer as needed; they are no part
+    of the state dict.
+
+    Args:
+        dim: channels that turn, even, at most the head dimension; the rest pass through.
+        base: of the frequencies.
+        scale_base: with xPos (arXiv 2212.10554), the steps over which the decay of its scores acts. The scale counts
+            from position 0, so that it does not depend on how long the sequence will become.
+        interleaved: neighbouring channels make a pair.
+        pos_idx_in_fp32: False computes angles in the dtype of the queries, for models that were trained so.
+        device: where to make the first tables; they follow the queries.
+
+    Raises:
+        ValueError: ``dim`` is odd or not positive.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        base: float = 10000.0,
+        scale_base: float | None = None,
+        interleaved: bool = False,
+        pos_idx_in_fp32: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        if dim <= 0 or dim % 2:
+            raise ValueError(f"dim: expected an even number above 0, got {dim}")
+        self.dim = dim
+        self.base = float(base)
+        self.scale_base = scale_base
+        self.interleaved = interleaved
+        self.pos_idx_in_fp32 = pos_idx_in_fp32
+        self._tables: _Tables | None = None
+        if device is not None and torch.device(device).type != "meta":
+            self._lookup(1, torch.device(device), torch.float32)
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        seqlen_offset: int | torch.Tensor = 0,
+        cu_seqlens: torch.Tensor | None = None,
+        max_seqlen: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn q and k by their positions.
+
+        Args:
+            q: ``[B, T, H, D]``.
+            k: ``[B, T, HK, D]``.
+            seqlen_offset: position of the first step, one for all or a tensor ``[N]``.
+            cu_seqlens: boundaries of packed sequences ``[N + 1]``; positions start again in each.
+            max_seqlen: one more than the largest position, offsets included. Give it with a tensor of offsets:
+                without it their maximum is read from the device.
+
+        Returns:
+            q and k, turned.
+        """
+        length = self._needed(max(q.shape[1], k.shape[1]), seqlen_offset) if max_seqlen is None else max_seqlen
+        tables = self._lookup(length, q.device, q.dtype)
+        return (
+            rotary_embedding(q, tables.cos_q, tables.sin_q, self.interleaved, False, seqlen_offset, cu_seqlens),
+            rotary_embedding(k, tables.cos_k, tables.sin_k, self.interleaved, False, seqlen_offset, cu_seqlens),
+        )
+
+    @staticmethod
+    def _needed(total: int, seqlen_offset: int | torch.Tensor) -> int:
+        if isinstance(seqlen_offset, torch.Tensor):
+            return total + int(seqlen_offset.max())
+        return total + seqlen_offset
+
+    def _lookup(self, length: int, device: torch.device, dtype: torch.dtype) -> _Tables:
+        """The tables for ``length`` positions: the kept ones where they are long enough, else new ones."""
+        angle_dtype = torch.float32 if self.pos_idx_in_fp32 else dtype
+        if torch.compiler.is_compiling():
+            # Inside a graph the tables are cheap, and keeping them would tie the graph to their length.
+            return self._make(length, device, angle_dtype)
+        kept = self._tables
+        if kept is None or kept.cos_q.shape[0] < length or kept.cos_q.device != device or not self.pos_idx_in_fp32:
+            # Tables made in inference mode could not be used in training later.
+            with torch.inference_mode(False):
+                kept = self._tables = self._make(power_of_two(length, 256), device, angle_dtype)
+        return kept
+
+    def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> _Tables:
+        frequencies = self.base ** -(torch.arange(0, self.dim, 2, device=device, dtype=torch.float32) / self.dim)
+        steps = torch.arange(length, device=device)
+        angles = (steps[:, None].to(dtype) * frequencies.to(dtype)).float()
+        cos, sin = angles.cos(), angles.sin()
+        if self.scale_base is None:
+            return _Tables(cos, sin, cos, sin)
+        channel = torch.arange(0, self.dim, 2, device=device, dtype=torch.float32)
+        scale = ((channel + 0.4 * self.dim) / (1.4 * self.dim)) ** (steps[:, None] / self.scale_base)
+        return _Tables(cos * scale, sin * scale, cos / scale, sin / scale)
+
+    def extra_repr(self) -> str:
+        """Size and options."""
+        return f"{self.dim}, base={self.base}, interleaved={self.interleaved}, scale_base={self.scale_base}"

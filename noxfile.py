@@ -14,12 +14,11 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import nox
 from packaging.requirements import Requirement
@@ -121,7 +120,11 @@ DEPENDENTS = {
 }
 
 
-def per_package(names: Iterable[str]) -> Any:
+SessionT = TypeVar("SessionT", bound=Callable[..., None])
+
+
+def per_package(names: Iterable[str]) -> Callable[[SessionT], SessionT]:
+    """Make one session of each of some packages, named after it."""
     return nox.parametrize("package", [nox.param(PACKAGES[name], id=name) for name in names])
 
 
@@ -167,8 +170,9 @@ def everything() -> frozenset[str]:
     return resolve(*wanted, *tools).others
 
 
-def editable_flags(extras: Mapping[str, str] = MappingProxyType({})) -> list[str]:
-    return [flag for p in PACKAGES.values() for flag in ("-e", f"{p.folder}{extras.get(p.name, '')}")]
+def editable_flags(extra: str = "") -> list[str]:
+    folders = [f"{p.folder}[{extra}]" if extra in p.extras else str(p.folder) for p in PACKAGES.values()]
+    return [flag for folder in folders for flag in ("-e", folder)]
 
 
 def editable(session: nox.Session) -> None:
@@ -342,8 +346,7 @@ def lint(session: nox.Session) -> None:
 def quickstart(session: nox.Session) -> None:
     """Train a small model on real text and let it write; what follows -- goes to fla.models.train."""
     session.log("installing; PyTorch is large, so the first time takes minutes")
-    extras = {name: "[train]" if "train" in package.extras else "" for name, package in PACKAGES.items()}
-    install(session, *editable_flags(extras))
+    install(session, *editable_flags("train"))
     session.run("python", "-m", "fla.models.train", *session.posargs)
 
 

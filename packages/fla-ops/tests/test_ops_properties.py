@@ -9,9 +9,8 @@ import torch
 import torch._dynamo.testing
 from hypothesis import given, settings, strategies as st
 
-from fla.utils._spec import SequenceOp
+from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import get_err_ratio
-from fla.utils.testing.conformance import specs
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import Case, Spec
-from fla.utils.testing.conformance import check, specs
+from fla.utils._spec import Case, Spec, specs
+from fla.utils.testing.conformance import check_case
 
 CASES = [(spec, case) for spec in specs("fla.ops") for case in spec.cases if "tiny" in case.tags]
 IDS = [case.name for _, case in CASES]
@@ -18,4 +18,4 @@ IDS = [case.name for _, case in CASES]
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(("spec", "case"), CASES, ids=IDS)
 def test_triton_backend_is_within_the_error_budget(spec: Spec, case: Case, dtype: torch.dtype) -> None:
-    check(case, "cpu", "triton", dtype, spec.truth)
+    check_case(case, "triton", "cpu", dtype, spec.truth)

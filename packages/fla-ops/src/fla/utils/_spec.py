@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pkgutil import iter_modules
 
 import torch
 
@@ -68,6 +71,13 @@ class Spec:
     truth: str = "reference"
     features: frozenset[str] = field(default_factory=frozenset)
     """Of ``state``, ``packed``, ``compile``, ``backward``."""
+
+
+def specs(part: str) -> Iterator[Spec]:
+    """The spec of every family of a part, such as ``"fla.ops"``, that has one."""
+    for family in iter_modules(import_module(part).__path__, f"{part}."):
+        if family.ispkg and find_spec(f"{family.name}.spec") is not None:
+            yield import_module(f"{family.name}.spec").SPEC
 
 
 def seeded(name: str) -> torch.Generator:

@@ -203,27 +203,27 @@ def pytest(session: nox.Session, *args: str | Path, **env: str) -> None:
     session.run("python", "-m", "pytest", "-n", str(WORKERS), *args, env={**TEST_ENV, **env})
 
 
-_passed: set[tuple[Resolved, str]] = set()
+_passed: dict[tuple[Resolved, str], bool] = {}
 
 
 def tests_from_wheels(session: nox.Session, names: Iterable[str]) -> None:
     """Run the tests of some packages, installed from wheels, with only what they and their tests declare."""
     environment = resolve(*(item for name in names for item in (name, *PACKAGES[name].test)))
-    left = [name for name in names if (environment, name) not in _passed]
     for name in names:
-        if name not in left:
-            session.log(f"the tests of {name} have passed in such an environment in this run")
-    if not left:
-        return
-    borrow(session, environment.others)
-    install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
-    for name in left:
-        folder = PACKAGES[name].tests
-        if any("interpret" not in path.parts for path in folder.glob("**/test_*.py")):
+        folder, key = PACKAGES[name].tests, (environment, name)
+        if key in _passed:
+            outcome = "passed" if _passed[key] else "failed"
+            session.log(f"the tests of {name} have {outcome} in the same environment in this run of nox")
+        elif any("interpret" not in path.parts for path in folder.glob("**/test_*.py")):
+            borrow(session, environment.others)
+            install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
+            _passed[key] = False
             pytest(session, folder, *session.posargs)
-            _passed.add((environment, name))
+            _passed[key] = True
         else:
             session.warn(f"{name} has no tests")
+    if not all(_passed.get((environment, name), True) for name in names):
+        session.error("see the failures above")
 
 
 @nox.session

@@ -13,9 +13,11 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from triton.errors import TritonError
 from triton.testing import do_bench
 
 from fla.ops.gla import chunk_gla, chunk_triton as host
@@ -87,8 +89,8 @@ def main() -> None:
             try:
                 errors = [get_err_ratio(a, b) for a, b in zip(truth, results(small, small_do, "triton"), strict=True)]
                 row["right"] = all(e <= limit for e, limit in zip(errors, limits, strict=True))
-                row["ms"] = do_bench(lambda: run_stage(stage, large, do), warmup=5, rep=30, return_mode="median")
-            except Exception as error:  # a candidate may not fit the chip: note it and go on
+                row["ms"] = do_bench(partial(run_stage, stage, large, do), warmup=5, rep=30, return_mode="median")
+            except (RuntimeError, TritonError) as error:  # a candidate may not fit the chip: note it and go on
                 row["error"] = f"{type(error).__name__}: {error}"[:120]
             rows.append(row)
             if options.out:

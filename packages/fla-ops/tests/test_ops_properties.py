@@ -24,7 +24,8 @@ def run(op: SequenceOp, inputs: dict[str, torch.Tensor], **options: Any) -> tupl
 
 
 def draw(op: SequenceOp, batch: int, time: int, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
-    return op.make(batch, time, torch.Generator().manual_seed(time), dtype)
+    sizes = {"B": batch, "T": time, "H": 2, "K": 8, "V": 12}
+    return op.make(sizes, torch.Generator().manual_seed(time), dtype)
 
 
 def cut(inputs: dict[str, torch.Tensor], start: int, end: int) -> dict[str, torch.Tensor]:

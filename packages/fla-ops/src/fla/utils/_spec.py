@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 import torch
 
 Results = Sequence[torch.Tensor]
+Sizes = Mapping[str, int]
 Made = tuple[Callable[..., Results], list[torch.Tensor]]
 
 
@@ -33,12 +34,13 @@ class Case:
 class SequenceOp:
     """A public function over sequences, in the form in which properties that all of them share are tested.
 
-    ``make(batch, time, generator, dtype)`` returns its tensors ``[B, T, ...]`` by argument name. The function takes
-    ``initial_state``, ``output_final_state``, ``cu_seqlens`` and ``backend`` and returns ``(o, final_state)``.
+    ``make(sizes, generator, dtype)`` returns its tensors ``[B, T, ...]`` by argument name, drawn on the generator's
+    device. The function takes ``initial_state``, ``output_final_state``, ``cu_seqlens`` and ``backend`` and returns
+    ``(o, final_state)``.
     """
 
     function: Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
-    make: Callable[[int, int, torch.Generator, torch.dtype], dict[str, torch.Tensor]]
+    make: Callable[[Sizes, torch.Generator, torch.dtype], dict[str, torch.Tensor]]
 
     @property
     def name(self) -> str:
@@ -65,7 +67,7 @@ class Spec:
     functions: tuple[str, ...]
     backends: tuple[str, ...]
     cases: tuple[Case, ...]
-    cost: Callable[[Mapping[str, int], int], Cost]
+    cost: Callable[[Sizes, int], Cost]
     """From the size of each dimension letter and the bytes of an element."""
     sequence_ops: tuple[SequenceOp, ...] = ()
     truth: str = "reference"

@@ -26,17 +26,17 @@ def bind_shapes(
     """
     sizes: dict[str, int] = dict(known or {})
     for name, (tensor, letters) in arguments.items():
-        if tensor is None and letters.endswith("?"):
+        if tensor is None and letters[-1] == "?":
             continue
-        letters = letters.rstrip("?")
+        pattern = letters.rstrip("?").split()
         if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name}: expected a tensor [{letters.replace(' ', ', ')}], got {type(tensor).__name__}")
-        pattern = letters.split()
+            raise TypeError(f"{name}: expected a tensor [{', '.join(pattern)}], got {type(tensor).__name__}")
         shape = tensor.shape
-        if len(shape) != len(pattern) or any(
-            sizes.setdefault(letter, size) != size for letter, size in zip(pattern, shape, strict=True)
-        ):
+        if len(shape) != len(pattern):
             raise ValueError(_shape_message(name, pattern, shape, sizes))
+        for letter, size in zip(pattern, shape):
+            if sizes.setdefault(letter, size) != size:
+                raise ValueError(_shape_message(name, pattern, shape, sizes))
     return sizes
 
 

@@ -8,9 +8,13 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
+from fla.ops.gla.chunk_torch import chunk_gla_fwd_torch
 from fla.ops.gla.recurrent_torch import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
 from fla.utils._registration import register_op
 from fla.utils._validation import count_sequences
+
+#: From this many steps on, PyTorch is faster in chunks, which give the same result where no value channel decays.
+LONG = 16
 
 
 def _fwd(
@@ -30,7 +34,10 @@ def _fwd(
 
         return recurrent_gla_fwd_triton(q, k, v, gk, gv, initial_state, cu_seqlens, scale, state_v_first)
     initial_state = _swapped(initial_state, state_v_first)
-    o, final_state = recurrent_gla_fwd_torch(q, k, v, gk, gv, initial_state, cu_seqlens, scale)
+    if gk is not None and gv is None and q.shape[1] >= LONG:
+        o, final_state = chunk_gla_fwd_torch(q, k, v, gk, initial_state, cu_seqlens, scale)
+    else:
+        o, final_state = recurrent_gla_fwd_torch(q, k, v, gk, gv, initial_state, cu_seqlens, scale)
     return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fla.ops.gla.api import chunk_gla, fused_recurrent_gla
-from fla.utils._spec import Case, Cost, Made, Results, SequenceOp, Spec, seeded
+from fla.utils._spec import Case, Cost, Made, Results, SequenceOp, Sizes, Spec, seeded
 
 Function = Callable[..., tuple[torch.Tensor, "torch.Tensor | None"]]
 
@@ -109,7 +109,7 @@ def _cases() -> Iterator[Case]:
             yield Case(name, partial(_make, name, shape, function), frozenset(tags))
 
 
-def cost(sizes: Mapping[str, int], element: int, chunk: int = 64) -> Cost:
+def cost(sizes: Sizes, element: int, chunk: int = 64) -> Cost:
     """Every input read once and every output written once; the chunked algorithm's matrix products."""
     heads = sizes["B"] * sizes["T"] * sizes["H"]
     k, v = sizes["K"], sizes["V"]
@@ -122,12 +122,14 @@ def cost(sizes: Mapping[str, int], element: int, chunk: int = 64) -> Cost:
 
 
 def _sequence_inputs(
-    gates: tuple[str, ...], batch: int, time: int, generator: torch.Generator, dtype: torch.dtype
+    gates: tuple[str, ...], sizes: Sizes, generator: torch.Generator, dtype: torch.dtype
 ) -> dict[str, torch.Tensor]:
-    heads, dims = 2, {"q": 8, "k": 8, "v": 12, "g": 8, "gk": 8, "gv": 12}
-    drawn = {n: torch.randn(batch, time, heads, dims[n], generator=generator, dtype=dtype) for n in ("q", "k", "v")}
-    for gate in gates:
-        drawn[gate] = F.logsigmoid(torch.randn(batch, time, heads, dims[gate], generator=generator, dtype=dtype))
+    dims = {"q": "K", "k": "K", "v": "V", "g": "K", "gk": "K", "gv": "V"}
+    drawn = {}
+    for name in ("q", "k", "v", *gates):
+        shape = [sizes[letter] for letter in ("B", "T", "H", dims[name])]
+        x = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
+        drawn[name] = F.logsigmoid(x) if name in gates else x
     return drawn
 
 

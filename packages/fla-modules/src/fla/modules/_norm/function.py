@@ -1,0 +1,142 @@
+"""Host side of the norms on a GPU: the registered ops and what is saved for the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from fla.utils._registration import register_op
+
+
+def _fwd(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    from fla.modules._norm.launch import norm_fwd
+
+    return norm_fwd(*args)
+
+
+def _fwd_fake(
+    x: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    kind: str,
+    activation: str,
+    eps: float,
+    out_dtype: torch.dtype,
+    total_dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
+    return x.new_empty(x.shape, dtype=out_dtype), total
+
+
+def _bwd(*args: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    from fla.modules._norm.launch import norm_bwd
+
+    return norm_bwd(*args)
+
+
+def _bwd_fake(
+    total: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    dy: torch.Tensor,
+    dtotal: torch.Tensor | None,
+    kind: str,
+    activation: str,
+    eps: float,
+    x_dtype: torch.dtype,
+    residual_dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    separate = residual_dtype not in (None, x_dtype)
+    return (
+        total.new_empty(total.shape, dtype=x_dtype),
+        total.new_empty(total.shape, dtype=residual_dtype) if separate else total.new_empty(0),
+        *(total.new_empty(0) if p is None else p.new_empty(p.shape) for p in (gate, weight, bias)),
+    )  # type: ignore[return-value]
+
+
+norm_fwd = register_op(
+    "norm_fwd",
+    "(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor? residual, str kind, str activation, float eps,"
+    " ScalarType out_dtype, ScalarType? total_dtype) -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+norm_bwd = register_op(
+    "norm_bwd",
+    "(Tensor total, Tensor? gate, Tensor? weight, Tensor? bias, Tensor dy, Tensor? dtotal, str kind, str activation,"
+    " float eps, ScalarType x_dtype, ScalarType? residual_dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+
+
+class NormFunction(torch.autograd.Function):
+    """Saves ``x + residual`` and the gate; the backward pass takes the statistics again."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: torch.Tensor,
+        gate: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        kind: str,
+        activation: str,
+        eps: float,
+        out_dtype: torch.dtype,
+        total_dtype: torch.dtype | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        y, total = norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, out_dtype, total_dtype)
+        ctx.save_for_backward(x if total_dtype is None else total, gate, weight, bias)
+        ctx.options = kind, activation, eps, x.dtype, None if residual is None else residual.dtype
+        ctx.set_materialize_grads(False)
+        return y, total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None) -> tuple[Any, ...]:
+        total, gate, weight, bias = ctx.saved_tensors
+        dy = torch.zeros_like(total) if dy is None else dy
+        dx, dresidual, dgate, dweight, dbias = norm_bwd(total, gate, weight, bias, dy, dtotal, *ctx.options)
+        x_dtype, residual_dtype = ctx.options[3:]
+        if residual_dtype is None:
+            dresidual = None
+        elif residual_dtype == x_dtype:
+            dresidual = dx
+        return (
+            dx,
+            None if gate is None else dgate,
+            None if weight is None else dweight,
+            None if bias is None else dbias,
+            dresidual,
+            *(None,) * 5,
+        )
+
+
+def run_norm_triton(
+    x: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    kind: str,
+    activation: str,
+    eps: float,
+    prenorm: bool,
+    total_dtype: torch.dtype,
+    out_dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`fla.modules._norm.run_norm` on checked arguments."""
+    if residual is None:
+        y, _ = NormFunction.apply(x, gate, weight, bias, None, kind, activation, eps, out_dtype, None)
+        return y, x.to(total_dtype) if prenorm else x
+    stored = total_dtype if prenorm or torch.is_grad_enabled() else None
+    return NormFunction.apply(  # type: ignore[no-any-return]
+        x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
+    )

@@ -209,20 +209,22 @@ _passed: dict[tuple[Resolved, str], bool] = {}
 def tests_from_wheels(session: nox.Session, names: Iterable[str]) -> None:
     """Run the tests of some packages, installed from wheels, with only what they and their tests declare."""
     environment = resolve(*(item for name in names for item in (name, *PACKAGES[name].test)))
-    for name in names:
-        folder, key = PACKAGES[name].tests, (environment, name)
-        if key in _passed:
-            outcome = "passed" if _passed[key] else "failed"
-            session.log(f"the tests of {name} have {outcome} in the same environment in this run of nox")
-        elif any("interpret" not in path.parts for path in folder.glob("**/test_*.py")):
-            borrow(session, environment.others)
-            install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
-            _passed[key] = False
-            pytest(session, folder, *session.posargs)
-            _passed[key] = True
+    new = [name for name in names if (environment, name) not in _passed]
+    if new:
+        borrow(session, environment.others)
+        install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
+    for name in new:
+        _passed[environment, name] = False
+        if any("interpret" not in path.parts for path in PACKAGES[name].tests.glob("**/test_*.py")):
+            pytest(session, PACKAGES[name].tests, *session.posargs)
         else:
             session.warn(f"{name} has no tests")
-    if not all(_passed.get((environment, name), True) for name in names):
+        _passed[environment, name] = True
+    for name in names:
+        if name not in new:
+            outcome = "passed" if _passed[environment, name] else "failed"
+            session.log(f"the tests of {name} have {outcome} in the same environment in this run of nox")
+    if not all(_passed[environment, name] for name in names):
         session.error("see the failures above")
 
 
@@ -348,6 +350,10 @@ def quickstart(session: nox.Session) -> None:
     session.log("installing; PyTorch is large, so the first time takes minutes")
     install(session, *editable_flags("train"))
     session.run("python", "-m", "fla.models.train", *session.posargs)
+    python = Path(session.bin, "python").relative_to(ROOT)
+    session.log(
+        f"more text from the checkpoint named above: {python} -m fla.models.generate CHECKPOINT --prompt 'def '"
+    )
 
 
 @nox.session

@@ -28,11 +28,11 @@ from fla.utils.numerics import get_err_ratio
 STAGES = ("state", "output", "value_grad", "key_grad")
 
 
-def candidates(stage: str, dim: int, warps: list[int], stages: list[int]) -> Iterator[Block]:
-    sizes_k = {"state": [32, 64, 128], "output": [32, 64, 128], "value_grad": [32, 64, 128], "key_grad": [16, 32, 64]}
-    sizes_v = {"state": [32, 64, 128], "output": [64, 128], "value_grad": [64, 128], "key_grad": [32, 64, 128]}
-    for k, v, w, s in itertools.product(sizes_k[stage], sizes_v[stage], warps, stages):
-        if k <= dim and v <= dim:
+def candidates(dim: int, dtype: torch.dtype, warps: list[int], stages: list[int]) -> Iterator[Block]:
+    """Blocks to try. Half-precision ones are at least 64 wide; see ``CHUNK_TILES`` for why."""
+    sizes = [16, 32, 64] if dtype == torch.float32 else [64, 128]
+    for k, v, w, s in itertools.product(sizes, sizes, warps, stages):
+        if k <= max(dim, sizes[0]) and v <= max(dim, sizes[0]):
             yield Block(k, v, w, s)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
     warps, depths = ([int(x) for x in text.split(",")] for text in (options.warps, options.depths))
     for stage in options.stages.split(","):
         rows = []
-        for block in candidates(stage, options.dim, warps, depths):
+        for block in candidates(options.dim, dtype, warps, depths):
             CHUNK_TILES._chosen[key] = shipped._replace(**{stage: block})
             row = {"stage": stage, "block": list(block)}
             try:

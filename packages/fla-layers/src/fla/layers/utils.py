@@ -106,4 +106,6 @@ def _find_padding(mask: torch.Tensor) -> Padding | None:
     if full:
         return None
     indices, cu_seqlens, _ = get_unpad_data(real)
+    if indices.numel() == 0:
+        raise ValueError(f"attention_mask: no real token among the last {mask.shape[1]} steps")
     return Padding(indices, cu_seqlens, *mask.shape)

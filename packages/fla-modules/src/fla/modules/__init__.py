@@ -35,31 +35,35 @@ _MENU = {
 __all__ = list(_MENU)
 
 if TYPE_CHECKING:
-    from fla.modules.activations import ACT2FN as ACT2FN
-    from fla.modules.activations import swiglu as swiglu
-    from fla.modules.activations import swiglu_linear as swiglu_linear
-    from fla.modules.convolution import ShortConvolution as ShortConvolution
-    from fla.modules.convolution import causal_conv1d as causal_conv1d
-    from fla.modules.convolution import causal_conv1d_update as causal_conv1d_update
-    from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss as FusedCrossEntropyLoss
-    from fla.modules.fused_cross_entropy import cross_entropy_loss as cross_entropy_loss
-    from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss as FusedLinearCrossEntropyLoss
+    from fla.modules.activations import ACT2FN as ACT2FN, swiglu as swiglu, swiglu_linear as swiglu_linear
+    from fla.modules.convolution import (
+        ShortConvolution as ShortConvolution,
+        causal_conv1d as causal_conv1d,
+        causal_conv1d_update as causal_conv1d_update,
+    )
+    from fla.modules.fused_cross_entropy import (
+        FusedCrossEntropyLoss as FusedCrossEntropyLoss,
+        cross_entropy_loss as cross_entropy_loss,
+    )
     from fla.modules.fused_linear_cross_entropy import (
+        FusedLinearCrossEntropyLoss as FusedLinearCrossEntropyLoss,
         fused_linear_cross_entropy_loss as fused_linear_cross_entropy_loss,
     )
-    from fla.modules.fused_norm_gate import FusedLayerNormGated as FusedLayerNormGated
-    from fla.modules.fused_norm_gate import FusedRMSNormGated as FusedRMSNormGated
-    from fla.modules.fused_norm_gate import layer_norm_gated as layer_norm_gated
-    from fla.modules.fused_norm_gate import rms_norm_gated as rms_norm_gated
-    from fla.modules.l2norm import L2Norm as L2Norm
-    from fla.modules.l2norm import l2_norm as l2_norm
-    from fla.modules.layernorm import LayerNorm as LayerNorm
-    from fla.modules.layernorm import RMSNorm as RMSNorm
-    from fla.modules.layernorm import layer_norm as layer_norm
-    from fla.modules.layernorm import rms_norm as rms_norm
+    from fla.modules.fused_norm_gate import (
+        FusedLayerNormGated as FusedLayerNormGated,
+        FusedRMSNormGated as FusedRMSNormGated,
+        layer_norm_gated as layer_norm_gated,
+        rms_norm_gated as rms_norm_gated,
+    )
+    from fla.modules.l2norm import L2Norm as L2Norm, l2_norm as l2_norm
+    from fla.modules.layernorm import (
+        LayerNorm as LayerNorm,
+        RMSNorm as RMSNorm,
+        layer_norm as layer_norm,
+        rms_norm as rms_norm,
+    )
     from fla.modules.mlp import GatedMLP as GatedMLP
-    from fla.modules.rotary import RotaryEmbedding as RotaryEmbedding
-    from fla.modules.rotary import rotary_embedding as rotary_embedding
+    from fla.modules.rotary import RotaryEmbedding as RotaryEmbedding, rotary_embedding as rotary_embedding
 else:
 
     def __getattr__(name: str) -> Any:

@@ -55,7 +55,7 @@ def run_norm(
 
 
 #: The widest row that the kernels hold in registers.
-MAX_TRITON_DIM = 16384
+MAX_TRITON_DIM = 8192
 
 
 def choose_norm_backend(x: torch.Tensor, backend: str | None) -> str:

@@ -79,7 +79,7 @@ class NormFunction(torch.autograd.Function):
     """Saves ``x + residual`` and the gate; the backward pass takes the statistics again."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: torch.Tensor,
         gate: torch.Tensor | None,
@@ -99,7 +99,7 @@ class NormFunction(torch.autograd.Function):
         return y, total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None) -> tuple[Any, ...]:
         total, gate, weight, bias = ctx.saved_tensors
         dy = torch.zeros_like(total) if dy is None else dy
@@ -134,9 +134,11 @@ def run_norm_triton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`fla.modules._norm.run_norm` on checked arguments."""
     if residual is None:
-        y, _ = NormFunction.apply(x, gate, weight, bias, None, kind, activation, eps, out_dtype, None)
+        y, _ = NormFunction.apply(  # type: ignore[no-untyped-call]
+            x, gate, weight, bias, None, kind, activation, eps, out_dtype, None
+        )
         return y, x.to(total_dtype) if prenorm else x
     stored = total_dtype if prenorm or torch.is_grad_enabled() else None
-    return NormFunction.apply(  # type: ignore[no-any-return]
+    return NormFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
         x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
     )

@@ -33,7 +33,8 @@ def norm_fwd(
     total_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result, and ``x + residual`` in ``total_dtype`` (empty where that is None)."""
-    x, gate, weight, bias, residual = (None if t is None else t.contiguous() for t in (x, gate, weight, bias, residual))
+    x = x.contiguous()
+    gate, weight, bias, residual = (None if t is None else t.contiguous() for t in (gate, weight, bias, residual))
     y = x.new_empty(x.shape, dtype=out_dtype)
     total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
     dim = x.shape[-1]
@@ -76,9 +77,8 @@ def norm_bwd(
 
     The residual's is empty as well where it would be the same tensor as that of x.
     """
-    total, gate, weight, bias, dy, dtotal = (
-        None if t is None else t.contiguous() for t in (total, gate, weight, bias, dy, dtotal)
-    )
+    total, dy = total.contiguous(), dy.contiguous()
+    gate, weight, bias, dtotal = (None if t is None else t.contiguous() for t in (gate, weight, bias, dtotal))
     dim = total.shape[-1]
     rows = total.numel() // dim
     tile = BACKWARD_TILES.choose(tile_key(total, 0 if gate is None else dim))

@@ -33,7 +33,7 @@ def layer_norm(
         prenorm: also return ``s``, the residual of the next block.
         residual_in_fp32: return ``s`` in float32; else in the dtype of the residual, or of x without one.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given. The kernels hold rows of up to
-            16384 channels; wider ones take PyTorch.
+            8192 channels; wider ones take PyTorch.
 
     Returns:
         y in the shape and dtype of x, or ``(y, s)`` with ``prenorm``.

@@ -51,14 +51,6 @@ def load_decay(pointers, mask):
 
 
 @triton.jit
-def half_spans(o_i, o_t, level):
-    """[i, t]: t lies between i and the middle of i's block of ``2 << level`` steps, on i's side of it."""
-    late_i = ((o_i >> level) & 1) == 1
-    same_half = (o_i >> level) == (o_t >> level)
-    return same_half & ((o_t <= o_i) == late_i)
-
-
-@triton.jit
 def half_pairs(o_i, o_j, level):
     """[i, j]: i and j in different halves of one block of ``2 << level`` steps."""
     return ((o_i >> level) ^ (o_j >> level)) == 1
@@ -144,11 +136,12 @@ def state_kernel(
         i_c = chunks - 1 - i if REVERSE else i
         tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_state, b_s.to(DTYPE), mask=m_state)
         m_c = i_c * C + o_c < length
-        row = (begin + i_c * C + o_c) * H + i_h
+        first = (begin + i_c * C) * H + i_h
+        row = o_c * H
         m_x = m_k[:, None] & m_c[None, :]
-        b_x = tl.load(x + row[None, :] * K + o_k[:, None], mask=m_x, other=0.0)
-        b_g = load_decay(g + row[None, :] * K + o_k[:, None], m_x)
-        b_y = tl.load(y + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_x = tl.load(x + first * K + row[None, :] * K + o_k[:, None], mask=m_x, other=0.0)
+        b_g = load_decay(g + first * K + row[None, :] * K + o_k[:, None], m_x)
+        b_y = tl.load(y + first * V + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
         b_e = tl.exp2(span_sums_transposed(b_g, spans, DTYPE, PRECISION) * LOG2E)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 1) * LOG2E)
         b_x = (b_x * b_e * scale).to(DTYPE)
@@ -162,6 +155,7 @@ def output_kernel(
     k,
     v,
     g,
+    spans,
     states,
     o,
     scores,
@@ -190,7 +184,13 @@ def output_kernel(
     o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_c, m_v = o_c < left, o_v < V
-    row = (first + o_c) * H + i_h
+    row = o_c * H
+    q += (first * H + i_h) * K
+    k += (first * H + i_h) * K
+    g += (first * H + i_h) * K
+    v += (first * H + i_h) * V
+    o += (first * H + i_h) * V
+    scores += (first * H + i_h) * C
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
@@ -211,7 +211,7 @@ def output_kernel(
         b_o += tl.dot((b_q * b_e).to(DTYPE), b_s, input_precision=PRECISION)
         b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
         for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(half_spans(o_i, o_j, level), b_g, DTYPE, PRECISION) * LOG2E)
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
             m_late = ((o_i >> level) & 1) == 1
             b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
             b_pairs = tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION)
@@ -255,7 +255,12 @@ def value_grad_kernel(
         return
     o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
     m_c, m_v = o_c < left, o_v < V
-    row = (first + o_c) * H + i_h
+    row = o_c * H
+    k += (first * H + i_h) * K
+    g += (first * H + i_h) * K
+    scores += (first * H + i_h) * C
+    do += (first * H + i_h) * V
+    dv += (first * H + i_h) * V
     m_y = m_c[:, None] & m_v[None, :]
     dstates += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = k.dtype.element_ty
@@ -281,6 +286,7 @@ def key_grad_kernel(
     k,
     v,
     g,
+    spans,
     states,
     do,
     dstates,
@@ -311,31 +317,50 @@ def key_grad_kernel(
     o_c, o_k = tl.arange(0, C), i_k * BK + tl.arange(0, BK)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_c, m_k = o_c < left, o_k < K
-    row = (first + o_c) * H + i_h
+    row = o_c * H
+    q += (first * H + i_h) * K
+    k += (first * H + i_h) * K
+    g += (first * H + i_h) * K
+    dq += (first * H + i_h) * K
+    dk += (first * H + i_h) * K
+    dg += (first * H + i_h) * K
+    v += (first * H + i_h) * V
+    do += (first * H + i_h) * V
     m_x = m_c[:, None] & m_k[None, :]
     o_x = row[:, None] * K + o_k[None, :]
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     dstates += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Two walks over V, so that no more than two accumulators are alive at a time.
     b_da = tl.zeros([C, C], dtype=tl.float32)
     b_dat = tl.zeros([C, C], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_y, m_y = row[:, None] * V + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_yt, m_yt = row[None, :] * V + o_v[:, None], m_v[:, None] & m_c[None, :]
+        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_vt = tl.load(v + o_yt, mask=m_yt, other=0.0)
+        b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
+        b_da += tl.dot(b_do, b_vt, input_precision=PRECISION)
+        b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
+    b_diagonal = tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale
+    b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
+
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
     b_dk = tl.zeros([C, BK], dtype=tl.float32)
     b_sds = tl.zeros([BK], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
         m_v = o_v < V
-        m_y, m_yt = m_c[:, None] & m_v[None, :], m_v[:, None] & m_c[None, :]
-        m_st = m_v[:, None] & m_k[None, :]
-        b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_y, other=0.0)
-        b_do = tl.load(do + row[:, None] * V + o_v[None, :], mask=m_y, other=0.0)
-        b_vt = tl.load(v + row[None, :] * V + o_v[:, None], mask=m_yt, other=0.0)
-        b_dot = tl.load(do + row[None, :] * V + o_v[:, None], mask=m_yt, other=0.0)
-        b_st = tl.load(states + o_k[None, :] * V + o_v[:, None], mask=m_st, other=0.0)
-        b_dst = tl.load(dstates + o_k[None, :] * V + o_v[:, None], mask=m_st, other=0.0)
-        b_da += tl.dot(b_do, b_vt, input_precision=PRECISION)
-        b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
+        o_y, m_y = row[:, None] * V + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_st = tl.load(states + o_s, mask=m_s, other=0.0)
+        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
         b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
         b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
         b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
@@ -343,9 +368,6 @@ def key_grad_kernel(
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_x, m_x)
-    b_diagonal = tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale
-    b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
-
     b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E) * scale
     b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
     b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
@@ -356,15 +378,15 @@ def key_grad_kernel(
     b_dq += b_diagonal[:, None] * b_k
     b_dk += b_diagonal[:, None] * b_q
     for level in range(LEVELS):
-        b_e = tl.exp2(span_sums(half_spans(o_i, o_j, level), b_g, DTYPE, PRECISION) * LOG2E)
+        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
         m_late = ((o_i >> level) & 1) == 1
-        b_x = tl.where(m_late, b_q, b_k) * b_e
+        b_x = tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e
         b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
         b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
         b_dqk = b_dx * b_e
         b_dq += tl.where(m_late, b_dqk, 0.0)
         b_dk += tl.where(m_late, 0.0, b_dqk)
-        b_dg += span_sums(half_spans(o_j, o_i, level), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
+        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
 
     tl.store(dq + o_x, b_dq.to(DTYPE), mask=m_x)
     tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)

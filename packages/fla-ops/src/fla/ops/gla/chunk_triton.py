@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -34,6 +35,21 @@ def _cut(q: torch.Tensor, cu_seqlens: torch.Tensor | None, size: int) -> _Chunks
     table = chunk_table(cu_seqlens, total, size)
     sequences = cu_seqlens.shape[0] - 1
     return _Chunks(max_chunks(total, sequences, size), sequences, cu_seqlens, table.sequence, table.first_chunk)
+
+
+@cache
+def half_spans(chunk: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.
+
+    For i in the late half of its block these are the steps after the middle, up to and with i; for i in the early
+    half the steps after i, up to the middle.
+    """
+    i, t = torch.arange(chunk, device=device)[:, None], torch.arange(chunk, device=device)[None, :]
+    levels = []
+    for level in range(chunk.bit_length() - 1):
+        late = ((i >> level) & 1) == 1
+        levels.append(((i >> level) == (t >> level)) & ((t <= i) == late))
+    return torch.stack(levels).to(dtype)
 
 
 def _precision(q: torch.Tensor) -> str:
@@ -107,6 +123,7 @@ def chunk_gla_fwd_triton(
         k,
         v,
         g,
+        half_spans(tile.chunk, q.dtype, q.device),
         states,
         o,
         scores,
@@ -179,6 +196,7 @@ def chunk_gla_bwd_triton(
         k,
         v,
         g,
+        half_spans(tile.chunk, q.dtype, q.device),
         states,
         do,
         dstates,

@@ -41,7 +41,7 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
         state=Block(64, v, 4, 3),
         output=Block(64, v, 4, 2),
         value_grad=Block(64, v, 4, 2),
-        key_grad=Block(64, 64, 4, 2),
+        key_grad=Block(64, 64, 4, 3),
     )
 
 

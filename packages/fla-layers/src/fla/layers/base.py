@@ -1,0 +1,174 @@
+"""What every token mixer shares: the forward contract, padded and packed batches, the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from fla.layers.cache import MixerCache, State, extend_keys
+from fla.layers.utils import Padding, find_padding
+from fla.utils._validation import check_cu_seqlens
+
+
+@dataclass
+class Call:
+    """One call of a mixer: how its tokens are laid out, and what it reads from and writes to the cache."""
+
+    layer_idx: int
+    steps: int
+    """Columns of the batch, padding included."""
+    past: int
+    """Columns that the cache has seen before."""
+    cache: MixerCache | None
+    writes: bool
+    attention_mask: torch.Tensor | None
+    padding: Padding | None
+    cu_seqlens: torch.Tensor | None
+    """Boundaries of the packed sequences, be they the caller's or those of the padded batch."""
+
+    def read(self, name: str) -> Any:
+        """A state of this layer, None if there is none."""
+        return None if self.cache is None else self.cache[self.layer_idx].get(name)
+
+    def write(self, recurrent_state: State | None = None, conv_state: State | None = None) -> None:
+        """Store what the next call starts from; nothing happens where no cache is written."""
+        if self.cache is not None and self.writes:
+            self.cache.update(
+                recurrent_state=recurrent_state, conv_state=conv_state, layer_idx=self.layer_idx, offset=self.steps
+            )
+
+    def extend(
+        self, keys: torch.Tensor, values: torch.Tensor, window_size: int | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append keys and values ``[B, T, H, D]`` and return all that the new steps may see."""
+        if self.cache is None or not self.writes:
+            return extend_keys(self.read("attn_state"), (keys, values))
+        state = self.cache.update(
+            attn_state=(keys, values),
+            layer_idx=self.layer_idx,
+            offset=self.steps,
+            cache_kwargs={"window_size": window_size},
+        )
+        return state["attn_state"]  # type: ignore[no-any-return]
+
+
+class Mixer(nn.Module):
+    """A layer that mixes tokens: the base of all in ``fla.layers``.
+
+    A subclass implements :meth:`mix` on dense ``[B, T, D]`` or packed ``[1, total, D]`` hidden states; padding has
+    been removed by then, and is put back afterwards.
+
+    Args:
+        hidden_size: channels in and out.
+        layer_idx: the layer's place in the cache; needed once a cache is passed.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    """Keyword arguments of :meth:`mix` whose values are shared across the layers of a model."""
+    hands_on: ClassVar[tuple[str, ...]] = ()
+    """Names of what :meth:`forward` returns after the cache, for the layers that follow."""
+
+    def __init__(self, hidden_size: int, layer_idx: int | None = None) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.layer_idx = layer_idx
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: MixerCache | None = None,
+        use_cache: bool = False,
+        output_attentions: bool = False,
+        cu_seqlens: torch.Tensor | None = None,
+        **shared: torch.Tensor | None,
+    ) -> tuple[Any, ...]:
+        """Mix the tokens of each sequence, every one with those before it.
+
+        Args:
+            hidden_states: ``[B, T, D]``.
+            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding; L is T and what the cache has seen.
+            past_key_values: states of the steps before, read where given.
+            use_cache: also write the states after the last step.
+            output_attentions: must be False, there are no attention weights to return.
+            cu_seqlens: boundaries of packed sequences ``[N + 1]``, B must be 1; with it the mask is not looked at.
+            **shared: what ``takes`` names.
+
+        Returns:
+            ``(o, None, past_key_values)`` with o ``[B, T, D]``, zero at padding, and then what ``hands_on`` names.
+
+        Raises:
+            TypeError: an argument of the wrong type, or one that this layer does not take.
+            ValueError: a shape that does not fit, or a cache without ``layer_idx``.
+        """
+        if output_attentions:
+            raise ValueError("output_attentions: this layer never makes attention weights, expected False")
+        call = self._call(hidden_states, attention_mask, past_key_values, use_cache, cu_seqlens)
+        x = hidden_states if call.padding is None else call.padding.unpad(hidden_states)
+        o, *handed_on = self.mix(x, call, **shared)
+        if call.padding is not None:
+            o = call.padding.pad(o)
+        return (o, None, past_key_values, *handed_on)
+
+    def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """The output ``[B, T, D]`` or ``[1, total, D]``, and then what ``hands_on`` names."""
+        raise NotImplementedError
+
+    def _call(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        cache: MixerCache | None,
+        use_cache: bool,
+        cu_seqlens: torch.Tensor | None,
+    ) -> Call:
+        if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.hidden_size:
+            raise ValueError(
+                f"hidden_states: expected shape [B, T, D] with D={self.hidden_size}, got {list(hidden_states.shape)}"
+            )
+        batch, steps, _ = hidden_states.shape
+        if cache is not None and self.layer_idx is None:
+            raise ValueError(f"layer_idx: {type(self).__name__} needs it to find its states in past_key_values")
+        layer_idx = self.layer_idx or 0
+        past = 0 if cache is None else cache.get_seq_length(layer_idx)
+        padding = None
+        if cu_seqlens is not None:
+            check_cu_seqlens(cu_seqlens, batch)
+            attention_mask = None
+        elif attention_mask is not None:
+            check_mask(attention_mask, batch, past + steps)
+            padding = find_padding(attention_mask, steps)
+            cu_seqlens = None if padding is None else padding.cu_seqlens
+        return Call(layer_idx, steps, past, cache, use_cache, attention_mask, padding, cu_seqlens)
+
+
+def check_mask(attention_mask: torch.Tensor, batch: int, length: int) -> None:
+    """Check the form of a padding mask; its values are checked where they are read.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: not ``[batch, length]``.
+    """
+    if not isinstance(attention_mask, torch.Tensor):
+        raise TypeError(f"attention_mask: expected a tensor [B, L] of 0 and 1, got {type(attention_mask).__name__}")
+    if attention_mask.shape != (batch, length):
+        raise ValueError(
+            f"attention_mask: expected shape [B, L] of 0 and 1 with B={batch}, L={length} (the steps that the cache "
+            f"has seen, and the new ones), got {list(attention_mask.shape)}"
+        )
+
+
+def check_choice(name: str, value: object, allowed: Collection[object]) -> None:
+    """Raise ValueError unless ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+def check_divisible(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    """Raise ValueError unless ``divisor`` divides ``value``, both above 0."""
+    if value <= 0 or divisor <= 0 or value % divisor:
+        raise ValueError(f"{name}: expected a multiple of {divisor_name}={divisor}, got {value}")

@@ -1,0 +1,175 @@
+"""Gated linear attention (arXiv 2312.06635) as a layer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fla.layers.base import Call, Mixer, check_choice, check_divisible
+from fla.modules import ACT2FN, FusedRMSNormGated, RMSNorm, ShortConvolution
+from fla.ops.gla import chunk_gla, fused_recurrent_gla
+
+MODES = ("chunk", "fused_recurrent", "fused_chunk")
+
+#: Steps up to which a call outside training takes the recurrent form. Training keeps the chunk form at every
+#: length: both are differentiable, and the matrix products of the chunks are faster backward even when short.
+RECURRENT_STEPS = 64
+
+
+class GatedLinearAttention(Mixer):
+    r"""Gated linear attention (arXiv 2312.06635).
+
+    .. math::
+        S_t = \mathrm{diag}(e^{g_t})\, S_{t-1} + k_t v_t^\top, \qquad o_t = S_t^\top q_t / \sqrt{K}, \qquad
+        g_t = \mathrm{logsigmoid}(W_2 W_1 x_t + b) / gate\_logit\_normalizer
+
+    per head; then RMS norm per head, the output gate and the output projection. The state is kept in float32,
+    ``[N, num_heads, V, K]``.
+
+    Args:
+        mode: ``"chunk"`` or ``"fused_recurrent"``; ``"fused_chunk"`` is another name of the first. Short calls
+            outside training take the recurrent form in any mode.
+        hidden_size: channels in and out.
+        expand_k: key channels of all heads over ``hidden_size``.
+        expand_v: value channels of all heads over ``hidden_size``.
+        num_heads: query heads.
+        num_kv_heads: key and value heads, a divisor of ``num_heads``; as many unless given.
+        feature_map: activation of queries and keys by its name in ``fla.modules.ACT2FN``; none unless given.
+        use_short_conv: a short causal convolution and SiLU on queries, keys and values.
+        conv_size: its width.
+        conv_bias: whether it has a bias.
+        use_output_gate: gate the output.
+        gate_fn: activation of the output gate by its name in ``fla.modules.ACT2FN``.
+        elementwise_affine: learn a weight for the norm of the output.
+        norm_eps: added to its mean square.
+        gate_logit_normalizer: what the logarithm of the forget gate is divided by.
+        gate_low_rank_dim: rank of the projection to the forget gate.
+        clamp_min: lower bound of the forget gate's logarithm; none unless given.
+        fuse_norm: norm and output gate in one step, where ``gate_fn`` is swish.
+        layer_idx: the layer's place in the cache.
+
+    Raises:
+        ValueError: an unknown mode or activation, or sizes that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        mode: str = "chunk",
+        hidden_size: int = 1024,
+        expand_k: float = 0.5,
+        expand_v: float = 1.0,
+        num_heads: int = 4,
+        num_kv_heads: int | None = None,
+        feature_map: str | None = None,
+        use_short_conv: bool = False,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        use_output_gate: bool = True,
+        gate_fn: str = "swish",
+        elementwise_affine: bool | None = True,
+        norm_eps: float = 1e-5,
+        gate_logit_normalizer: int = 16,
+        gate_low_rank_dim: int = 16,
+        clamp_min: float | None = None,
+        fuse_norm: bool = True,
+        layer_idx: int | None = None,
+    ) -> None:
+        super().__init__(hidden_size, layer_idx)
+        check_choice("mode", mode, MODES)
+        check_choice("gate_fn", gate_fn, ACT2FN)
+        if feature_map is not None:
+            check_choice("feature_map", feature_map, ACT2FN)
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        check_divisible("num_heads", num_heads, "num_kv_heads", num_kv_heads)
+        self.mode = mode
+        self.num_heads = num_heads
+        self.num_kv_groups = num_heads // num_kv_heads
+        self.key_dim, self.value_dim = int(hidden_size * expand_k), int(hidden_size * expand_v)
+        check_divisible("hidden_size * expand_k", self.key_dim, "num_heads", num_heads)
+        check_divisible("hidden_size * expand_v", self.value_dim, "num_heads", num_heads)
+        self.head_k_dim, self.head_v_dim = self.key_dim // num_heads, self.value_dim // num_heads
+        self.feature_map = feature_map
+        self.use_short_conv = use_short_conv
+        self.use_output_gate = use_output_gate
+        self.gate_fn = gate_fn
+        self.gate_logit_normalizer = gate_logit_normalizer
+        self.clamp_min = clamp_min
+
+        kv_key_dim, kv_value_dim = self.key_dim // self.num_kv_groups, self.value_dim // self.num_kv_groups
+        self.q_proj = nn.Linear(hidden_size, self.key_dim, bias=False)
+        self.k_proj = nn.Linear(hidden_size, kv_key_dim, bias=False)
+        self.v_proj = nn.Linear(hidden_size, kv_value_dim, bias=False)
+        if use_output_gate:
+            self.g_proj = nn.Linear(hidden_size, self.value_dim, bias=False)
+        if use_short_conv:
+            self.q_conv1d = ShortConvolution(self.key_dim, conv_size, bias=conv_bias, activation="silu")
+            self.k_conv1d = ShortConvolution(kv_key_dim, conv_size, bias=conv_bias, activation="silu")
+            self.v_conv1d = ShortConvolution(kv_value_dim, conv_size, bias=conv_bias, activation="silu")
+        self.gk_proj = nn.Sequential(
+            nn.Linear(hidden_size, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_key_dim, bias=True)
+        )
+        self.o_proj = nn.Linear(self.value_dim, hidden_size, bias=False)
+        affine = bool(elementwise_affine)
+        self.fuse_norm_and_gate = fuse_norm and use_output_gate and gate_fn in ("swish", "silu")
+        if self.fuse_norm_and_gate:
+            self.g_norm_swish_gate = FusedRMSNormGated(self.head_v_dim, elementwise_affine=affine, eps=norm_eps)
+        else:
+            self.g_norm = RMSNorm(self.head_v_dim, elementwise_affine=affine, eps=norm_eps)
+
+    def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Queries, keys, values and gates of x, the recurrence, and the gated output."""
+        q, k, v, conv_state = self._project(x, call)
+        if self.feature_map is not None:
+            q, k = ACT2FN[self.feature_map](q), ACT2FN[self.feature_map](k)
+        g = F.logsigmoid(self.gk_proj(x)) / self.gate_logit_normalizer
+        if self.clamp_min is not None:
+            g = g.clamp(min=self.clamp_min)
+        # Heads are counted from the channels: under tensor parallelism a rank holds a part of them.
+        q = q.unflatten(-1, (-1, self.head_k_dim))
+        k, g = (self._repeat(y.unflatten(-1, (-1, self.head_k_dim))) for y in (k, g))
+        v = self._repeat(v.unflatten(-1, (-1, self.head_v_dim)))
+
+        recurrent = self.mode == "fused_recurrent" or (call.steps <= RECURRENT_STEPS and not self.training)
+        o, state = (fused_recurrent_gla if recurrent else chunk_gla)(
+            q,
+            k,
+            v,
+            g,
+            initial_state=call.read("recurrent_state"),
+            output_final_state=call.writes,
+            state_v_first=True,
+            cu_seqlens=call.cu_seqlens,
+        )
+        call.write(recurrent_state=state, conv_state=conv_state)
+        return (self._output(o, x),)
+
+    def _project(
+        self, x: torch.Tensor, call: Call
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...] | None]:
+        """Queries, keys and values, and the states of their convolutions."""
+        projected = [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
+        if not self.use_short_conv:
+            q, k, v = projected
+            return q, k, v, None
+        past = call.read("conv_state") or (None, None, None)
+        convolved = [
+            convolution(y, cache=cache, output_final_state=call.writes, cu_seqlens=call.cu_seqlens)
+            for convolution, y, cache in zip((self.q_conv1d, self.k_conv1d, self.v_conv1d), projected, past)
+        ]
+        (q, q_state), (k, k_state), (v, v_state) = convolved
+        return q, k, v, (q_state, k_state, v_state) if call.writes else None
+
+    def _repeat(self, x: torch.Tensor) -> torch.Tensor:
+        """Each key and value head for all the query heads of its group."""
+        return x if self.num_kv_groups == 1 else x.repeat_interleave(self.num_kv_groups, dim=2)
+
+    def _output(self, o: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """Norm per head, output gate, projection."""
+        if self.fuse_norm_and_gate:
+            o = self.g_norm_swish_gate(o, self.g_proj(x).unflatten(-1, (-1, self.head_v_dim))).flatten(-2)
+        else:
+            o = self.g_norm(o).flatten(-2)
+            if self.use_output_gate:
+                o = o * ACT2FN[self.gate_fn](self.g_proj(x))
+        return self.o_proj(o)  # type: ignore[no-any-return]

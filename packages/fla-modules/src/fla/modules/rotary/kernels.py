@@ -1,0 +1,74 @@
+"""Triton kernel of the rotary embedding, over the ``B * T * H`` rows of a contiguous ``[B, T, H, D]``.
+
+Letters: BR rows in a block, R channels that turn, BP a block of the channels that pass through; ``b_`` a loaded
+block, ``o_`` offsets, ``m_`` a mask.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_positions(o_token, m_row, positions, offsets, offset, T):
+    """The position of each row's step in its own sequence."""
+    if positions is not None:
+        o_p = tl.load(positions + o_token, mask=m_row, other=0).to(tl.int64) + offset
+    else:
+        o_p = o_token % T + offset
+        if offsets is not None:
+            o_p += tl.load(offsets + o_token // T, mask=m_row, other=0).to(tl.int64)
+    return o_p
+
+
+@triton.jit(do_not_specialize=["offset", "rows", "length", "T"])
+def rotary_kernel(
+    x,
+    cos,
+    sin,
+    y,
+    positions,
+    offsets,
+    offset,
+    rows,
+    length,
+    T,
+    H: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    BR: tl.constexpr,
+    BH: tl.constexpr,
+    BP: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    CONJUGATE: tl.constexpr,
+):
+    """BH holds half of R. Positions outside the tables' ``length`` give NaN, not what lies behind the tables."""
+    HALF: tl.constexpr = R // 2
+    o_r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
+    m_row = o_r < rows
+    o_p = row_positions(o_r // H, m_row, positions, offsets, offset, T)
+    o_c = tl.arange(0, BH)[None, :]
+    m_half = m_row & (o_c < HALF)
+    m_table = (o_p >= 0) & (o_p < length) & (o_c < HALF)
+    b_cos = tl.load(cos + o_p * HALF + o_c, mask=m_table, other=float("nan")).to(tl.float32)
+    b_sin = tl.load(sin + o_p * HALF + o_c, mask=m_table, other=float("nan")).to(tl.float32)
+    if CONJUGATE:
+        b_sin = -b_sin
+
+    if INTERLEAVED:
+        o_x = o_r * D + tl.arange(0, 2 * BH)[None, :]
+        m_x = m_row & (tl.arange(0, 2 * BH)[None, :] < R)
+        b_x = tl.load(x + o_x, mask=m_x, other=0.0).to(tl.float32)
+        b_1, b_2 = tl.split(tl.reshape(b_x, [BR, BH, 2]))
+        b_y = tl.join(b_1 * b_cos - b_2 * b_sin, b_2 * b_cos + b_1 * b_sin)
+        tl.store(y + o_x, tl.reshape(b_y, [BR, 2 * BH]).to(y.dtype.element_ty), mask=m_x)
+    else:
+        o_x = o_r * D + o_c
+        b_1 = tl.load(x + o_x, mask=m_half, other=0.0).to(tl.float32)
+        b_2 = tl.load(x + o_x + HALF, mask=m_half, other=0.0).to(tl.float32)
+        tl.store(y + o_x, (b_1 * b_cos - b_2 * b_sin).to(y.dtype.element_ty), mask=m_half)
+        tl.store(y + o_x + HALF, (b_2 * b_cos + b_1 * b_sin).to(y.dtype.element_ty), mask=m_half)
+
+    if D > R:
+        o_rest = R + tl.arange(0, BP)[None, :]
+        m_rest = m_row & (o_rest < D)
+        tl.store(y + o_r * D + o_rest, tl.load(x + o_r * D + o_rest, mask=m_rest), mask=m_rest)

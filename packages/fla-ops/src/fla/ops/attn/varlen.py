@@ -1,0 +1,73 @@
+"""Attention by PyTorch's variable-length kernel: packed sequences and windows in one launch, on a GPU."""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from fla.utils._varlen import boundaries
+
+
+@cache
+def _kernel_parameters() -> frozenset[str]:
+    """The parameters of ``torch.nn.attention.varlen.varlen_attn``; none where this PyTorch lacks it."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
+
+
+def can_run_varlen(q: torch.Tensor) -> bool:
+    """Whether the kernel is there and takes tensors like q. It says what is causal through its window."""
+    return (
+        q.is_cuda
+        and q.dtype in (torch.float16, torch.bfloat16)
+        and q.shape[-1] % 8 == 0
+        and {"window_size", "scale", "enable_gqa"} <= _kernel_parameters()
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    )
+
+
+def varlen_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    window_size: int | None,
+    cu_seqlens: torch.Tensor | None,
+    cu_seqlens_k: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of q ``[B, T, HQ, K]`` over k and v ``[B, S, H, K]``; a dense batch is packed on the way."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    batch, steps = q.shape[:2]
+    ends, longest = _boundaries(cu_seqlens, batch, steps, q.device)
+    ends_k, longest_k = ends, longest
+    if cu_seqlens_k is not None or k.shape[1] != steps:
+        ends_k, longest_k = _boundaries(cu_seqlens_k, batch, k.shape[1], k.device)
+    options: dict[str, Any] = {
+        "scale": scale,
+        "window_size": (-1 if window_size is None else window_size - 1, 0),
+        "enable_gqa": q.shape[2] != k.shape[2],
+    }
+    packed = (x.flatten(0, 1) for x in (q, k, v))
+    o: torch.Tensor = varlen_attn(*packed, ends, ends_k, longest, longest_k, **options)
+    return o.unflatten(0, (batch, steps))
+
+
+def _boundaries(
+    cu_seqlens: torch.Tensor | None, batch: int, steps: int, device: torch.device
+) -> tuple[torch.Tensor, int]:
+    """Boundaries on the device, and the length of the longest sequence: a bound on it inside a graph."""
+    if cu_seqlens is None:
+        return torch.arange(0, batch * steps + 1, steps, dtype=torch.int32, device=device), steps
+    if not torch.compiler.is_compiling():
+        ends = boundaries(cu_seqlens, steps)
+        steps = max(end - start for start, end in pairwise(ends))
+    return cu_seqlens.to(torch.int32), steps

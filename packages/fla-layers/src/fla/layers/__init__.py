@@ -1,1 +1,30 @@
-"""To come."""
+"""Token mixers: layers in which each token of a sequence takes something from those before it.
+
+Every name is loaded when it is first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+#: Public name -> the module that defines it. The imports below say the same to type checkers.
+_MENU = {
+    "Attention": "fla.layers.attn",
+    "GatedLinearAttention": "fla.layers.gla",
+    "Mixer": "fla.layers.base",
+    "StateCache": "fla.layers.cache",
+}
+
+__all__ = list(_MENU)
+
+if TYPE_CHECKING:
+    from fla.layers.attn import Attention as Attention
+    from fla.layers.base import Mixer as Mixer
+    from fla.layers.cache import StateCache as StateCache
+    from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
+else:
+    from fla.utils._menu import lazy_names
+
+    __getattr__ = lazy_names(__name__, _MENU)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

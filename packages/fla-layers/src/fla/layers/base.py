@@ -107,6 +107,8 @@ class Mixer(nn.Module):
         """
         if output_attentions:
             raise ValueError("output_attentions: this layer never makes attention weights, expected False")
+        if unknown := shared.keys() - set(self.takes):
+            raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(unknown))}")
         call = self._call(hidden_states, attention_mask, past_key_values, use_cache, cu_seqlens)
         x = hidden_states if call.padding is None else call.padding.unpad(hidden_states)
         o, *handed_on = self.mix(x, call, **shared)

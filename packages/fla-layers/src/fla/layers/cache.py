@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -107,6 +107,7 @@ class LayerState(dict[str, Any]):
         Raises:
             ValueError: the layer keeps no history to go back to.
         """
+        tokens = int(tokens)  # generate counts with a tensor
         removed = -tokens if tokens <= 0 else max(self.seen - tokens, 0)
         if removed == 0 or self.seen == 0:
             return
@@ -154,6 +155,9 @@ class StateCache:
 
     def __len__(self) -> int:
         return len(self.layers)
+
+    def __iter__(self) -> Iterator[LayerState]:
+        return iter(self.layers)
 
     def __getitem__(self, layer_idx: int) -> LayerState:
         while layer_idx >= len(self.layers):

@@ -35,7 +35,7 @@ def pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, se
     Padding is zero.
     """
     padded = hidden_states.new_zeros(batch * seqlen, *hidden_states.shape[1:])
-    return padded.index_copy(0, indices, hidden_states).unflatten(0, (batch, seqlen))
+    return padded.index_copy(0, indices, hidden_states).unflatten(0, (batch, seqlen))  # type: ignore[no-any-return]
 
 
 def unpad_input(
@@ -75,7 +75,7 @@ class Padding(NamedTuple):
 _PADDINGS = WeakTensorKeyDictionary()
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def find_padding(attention_mask: torch.Tensor, steps: int) -> Padding | None:
     """The padding among the last ``steps`` columns of a mask, None if there is none.
 

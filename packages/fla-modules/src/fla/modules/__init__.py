@@ -3,7 +3,7 @@
 Every name is loaded when it is first asked for.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
@@ -65,15 +65,9 @@ if TYPE_CHECKING:
     from fla.modules.mlp import GatedMLP as GatedMLP
     from fla.modules.rotary import RotaryEmbedding as RotaryEmbedding, rotary_embedding as rotary_embedding
 else:
+    from fla.utils._menu import lazy_names
 
-    def __getattr__(name: str) -> Any:
-        from importlib import import_module
-
-        if name not in _MENU:
-            raise AttributeError(f"module 'fla.modules' has no attribute {name!r}", name=name)
-        value = getattr(import_module(_MENU[name]), name)
-        globals()[name] = value
-        return value
+    __getattr__ = lazy_names(__name__, _MENU)
 
 
 def __dir__() -> list[str]:

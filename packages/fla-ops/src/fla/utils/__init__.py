@@ -25,6 +25,7 @@ _MENU = {
     "IS_TMA_SUPPORTED": "fla.utils.hardware",
     "check_shared_mem": "fla.utils.hardware",
     "device": "fla.utils.hardware",
+    "hardware": "fla.utils.hardware",
     "assert_close": "fla.utils.numerics",
     "check_error_budget": "fla.utils.numerics",
     "error_budget": "fla.utils.numerics",
@@ -32,7 +33,7 @@ _MENU = {
     "get_err_ratio": "fla.utils.numerics",
 }
 
-__all__ = [*_MENU, "hardware"]
+__all__ = list(_MENU)
 
 if TYPE_CHECKING:
     from fla.utils.environment import (

@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fla.utils.environment import Environment, Finding, known_bad, survey
 
 if TYPE_CHECKING:
+    from fla.utils._spec import Spec
     from fla.utils.hardware import Hardware
 
 #: Parts whose families say in a spec what they are.
@@ -89,26 +91,30 @@ def op_backends(device: str, part: str) -> list[OpBackend]:
     Raises:
         Exception: whatever importing the part raises.
     """
-    import torch
-
-    from fla.utils._backend import GPU_DEVICE_TYPES, Choice, explain_backend
     from fla.utils._spec import specs
 
     if find_spec(part) is None:
         return []
-    dtype = torch.bfloat16 if device in GPU_DEVICE_TYPES else torch.float32
-    found = []
-    for spec in specs(part):
-        try:
-            choice = explain_backend(device, dtype)
-        except ValueError as error:
-            found.append(OpBackend(part, spec.name, spec.functions, None, str(error)))
-        else:
-            if choice.backend not in spec.backends:
-                backend = next(backend for backend in spec.backends if backend != "triton")
-                choice = Choice(backend, f"there is no {choice.backend} backend of it")
-            found.append(OpBackend(part, spec.name, spec.functions, choice.backend, choice.reason))
-    return found
+    wanted, reason = _choice(device)
+    return [_op_backend(part, spec, wanted, reason) for spec in specs(part)]
+
+
+def _choice(device: str) -> tuple[str | None, str]:
+    import torch
+
+    from fla.utils._backend import GPU_DEVICE_TYPES, explain_backend
+
+    try:
+        return explain_backend(device, torch.bfloat16 if device in GPU_DEVICE_TYPES else torch.float32)
+    except ValueError as error:
+        return None, str(error)
+
+
+def _op_backend(part: str, spec: Spec, wanted: str | None, reason: str) -> OpBackend:
+    if wanted is None or wanted in spec.backends:
+        return OpBackend(part, spec.name, spec.functions, wanted, reason)
+    backend = next(backend for backend in spec.backends if backend != "triton")
+    return OpBackend(part, spec.name, spec.functions, backend, f"there is no {wanted} backend of it")
 
 
 def examine(environment: Environment | None = None) -> Report:
@@ -121,9 +127,9 @@ def examine(environment: Environment | None = None) -> Report:
         hardware = _attempt("probing the hardware", _probe, findings) or ()
         device = hardware[0].device if hardware else "cpu"
         for part in PARTS_WITH_SPECS:
-            backends += _attempt(f"importing {part}", lambda part=part: op_backends(device, part), findings) or []
+            backends += _attempt(f"importing {part}", partial(op_backends, device, part), findings) or []
     findings += conclusions(environment, hardware, backends)
-    return Report(hardware, environment, tuple(backends), tuple(findings))
+    return Report(hardware, environment, tuple(backends), tuple(dict.fromkeys(findings)))
 
 
 def conclusions(
@@ -150,7 +156,7 @@ def conclusions(
             broken=False,
         )
     if "fla-models" not in versions:
-        yield Finding("no models and no transformers: kernels alone", "pip install fla-models", broken=False)
+        yield Finding("no models here: fla-models is not installed", "pip install fla-models", broken=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -173,8 +179,12 @@ def _attempt(doing: str, action: Callable[[], ResultT], findings: list[Finding])
     try:
         return action()
     except Exception as error:  # noqa: BLE001 - a damaged installation can raise anything
-        todo = "unset FLA_BACKEND" if "FLA_BACKEND" in str(error) else "pip install --force-reinstall --no-deps fla-ops"
-        findings.append(Finding(f"{doing} failed: {type(error).__name__}: {error}", todo))
+        if str(error).startswith("FLA_BACKEND"):
+            finding = Finding(str(error), "set it right, or unset it to let the device decide")
+        else:
+            reason = f"{type(error).__name__}: {error}"
+            finding = Finding(f"{doing} failed: {reason}", "pip install --force-reinstall --no-deps fla-ops")
+        findings.append(finding)
         return None
 
 

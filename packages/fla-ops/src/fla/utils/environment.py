@@ -116,7 +116,7 @@ KNOWN_BAD = (
         ("hopper",),
     ),
     KnownBad(
-        "Triton on Hopper: .to(dtype) to the dtype that x has already, before tl.dot(x, tl.trans(y)), changes the result",
+        "Triton on Hopper: x.to(the dtype that x has) before tl.dot(x, tl.trans(y)) changes the result",
         "leave the conversion out where the dtype is the same",
         {"triton": ">=3.4"},
         ("hopper",),
@@ -171,7 +171,7 @@ def satisfies(version: str, wanted: str) -> bool:
 def installed(path: Sequence[str] | None = None) -> dict[str, metadata.Distribution]:
     """Every distribution by its normalised name, the first on the path where there are several."""
     found: dict[str, metadata.Distribution] = {}
-    for distribution in metadata.distributions(**({} if path is None else {"path": list(path)})):
+    for distribution in metadata.distributions(path=sys.path if path is None else list(path)):
         if name := distribution.metadata["Name"]:
             found.setdefault(_normalised(name), distribution)
     return found
@@ -280,8 +280,8 @@ def _version(name: str, distributions: Distributions) -> str | None:
 def _foreign_findings(foreign: Iterable[ForeignOwner]) -> Iterator[Finding]:
     for owner in foreign:
         yield Finding(
-            f"{owner.name} {owner.version} writes into the folder fla/ too: {owner.files} files, {owner.overlapping} of "
-            "them under names of ours; pip does not notice",
+            f"{owner.name} {owner.version} writes into the folder fla/ too, and pip does not notice: "
+            f"{owner.files} files, {owner.overlapping} of them under names of ours",
             f"pip uninstall {owner.name}, then pip install --force-reinstall --no-deps the parts of fla that you use",
         )
 

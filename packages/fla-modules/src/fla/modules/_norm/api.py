@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from fla.modules._checks import check_shape_of_x, check_tensor
 from fla.modules._norm.reference import GATES, norm_ref, sum_dtype
 from fla.utils._backend import choose_backend
-from fla.utils._validation import check_floating, check_same_device
 
 
 def run_norm(
@@ -76,19 +76,17 @@ def _check(
     gate: torch.Tensor | None,
     activation: str,
 ) -> None:
-    given = {"x": x, "weight": weight, "bias": bias, "residual": residual, "g": gate}
-    for name, tensor in given.items():
-        if tensor is not None and not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    check_tensor("x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x: expected shape [..., D] with D >= 1, got {list(x.shape)}")
-    check_floating(given)
-    check_same_device(given)
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.shape != x.shape[-1:]:
-            raise ValueError(f"{name}: expected shape [D] with D={x.shape[-1]}, got {list(tensor.shape)}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        if parameter is not None:
+            check_tensor(name, parameter, x.device)
+            if parameter.shape != x.shape[-1:]:
+                raise ValueError(f"{name}: expected shape [D] with D={x.shape[-1]}, got {list(parameter.shape)}")
     for name, tensor in (("residual", residual), ("g", gate)):
-        if tensor is not None and tensor.shape != x.shape:
-            raise ValueError(f"{name}: expected the shape of x {list(x.shape)}, got {list(tensor.shape)}")
+        if tensor is not None:
+            check_tensor(name, tensor, x.device)
+            check_shape_of_x(name, tensor, x)
     if activation not in GATES:
         raise ValueError(f"activation: expected one of {', '.join(GATES)}, got {activation!r}")

@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "one row": Shape((1,), 8),
-    "one channel": Shape((5,), 1, bias=True, options=(("eps", 0.1),)),
+    "three channels": Shape((5,), 3, bias=True, options=(("eps", 0.1),)),
     "no parameters": Shape((3, 7), 33, weight=False),
     "bias": Shape((2, 5), 24, bias=True),
     "bias without weight": Shape((2, 5), 24, weight=False, bias=True),

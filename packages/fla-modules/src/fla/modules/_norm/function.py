@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from fla.modules._checks import needs_gradient
 from fla.utils._registration import register_op
 
 
@@ -91,16 +92,17 @@ class NormFunction(torch.autograd.Function):
         eps: float,
         out_dtype: torch.dtype,
         total_dtype: torch.dtype | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         y, total = norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, out_dtype, total_dtype)
         ctx.save_for_backward(x if total_dtype is None else total, gate, weight, bias)
         ctx.options = kind, activation, eps, x.dtype, None if residual is None else residual.dtype
         ctx.set_materialize_grads(False)
-        return y, total
+        # torch.compile would hand zeros of its shape to the backward pass for an empty second output.
+        return y if total_dtype is None else (y, total)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None = None) -> tuple[Any, ...]:
         total, gate, weight, bias = ctx.saved_tensors
         dy = torch.zeros_like(total) if dy is None else dy
         dx, dresidual, dgate, dweight, dbias = norm_bwd(total, gate, weight, bias, dy, dtotal, *ctx.options)
@@ -133,12 +135,14 @@ def run_norm_triton(
     out_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`fla.modules._norm.run_norm` on checked arguments."""
-    if residual is None:
-        y, _ = NormFunction.apply(  # type: ignore[no-untyped-call]
-            x, gate, weight, bias, None, kind, activation, eps, out_dtype, None
-        )
-        return y, x.to(total_dtype) if prenorm else x
-    stored = total_dtype if prenorm or torch.is_grad_enabled() else None
-    return NormFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
-        x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
-    )
+    differentiate = needs_gradient(x, gate, weight, bias, residual)
+    stored = total_dtype if residual is not None and (prenorm or differentiate) else None
+    arguments = x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
+    if differentiate:
+        result = NormFunction.apply(*arguments)  # type: ignore[no-untyped-call]
+        y, total = (result, None) if stored is None else result
+    else:
+        y, total = norm_fwd(*arguments)
+    if stored is None:
+        total = x.to(total_dtype) if prenorm else x
+    return y, total

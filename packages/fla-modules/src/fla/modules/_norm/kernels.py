@@ -85,8 +85,7 @@ def norm_bwd_kernel(
     dx,
     dresidual,
     dgate,
-    dweight,
-    dbias,
+    partials,
     eps,
     rows,
     D: tl.constexpr,
@@ -96,13 +95,16 @@ def norm_bwd_kernel(
     ACTIVATION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A program takes every ``num_programs``-th block of rows and sums the weight gradients of all of them."""
+    """A program takes every ``num_programs``-th block of rows and sums what they add to the parameters' gradients.
+
+    ``partials`` holds ``[programs, D]`` of the weight, then of the bias.
+    """
     i_p = tl.program_id(0)
     o_d = tl.arange(0, BD)[None, :]
     m_channel = o_d < D
-    if dweight is not None:
+    if weight is not None:
         b_dw = tl.zeros([BR, BD], dtype=tl.float32)
-    if dbias is not None:
+    if bias is not None:
         b_db = tl.zeros([BR, BD], dtype=tl.float32)
 
     for i_r in tl.range(i_p, tl.cdiv(rows, BR), tl.num_programs(0), num_stages=STAGES):
@@ -125,9 +127,9 @@ def norm_bwd_kernel(
             b_a, b_da = gate_value(tl.load(gate + o_x, mask=mask, other=0.0).to(tl.float32), ACTIVATION)
             tl.store(dgate + o_x, (b_dy * b_y * b_da).to(dgate.dtype.element_ty), mask=mask)
             b_dy *= b_a
-        if dweight is not None:
+        if weight is not None:
             b_dw += b_dy * b_x
-        if dbias is not None:
+        if bias is not None:
             b_db += b_dy
         if weight is not None:
             b_dy *= b_w
@@ -144,7 +146,33 @@ def norm_bwd_kernel(
         if dresidual is not None:
             tl.store(dresidual + o_x, b_dx.to(dresidual.dtype.element_ty), mask=mask)
 
-    if dweight is not None:
-        tl.store(dweight + i_p * D + o_d, tl.sum(b_dw, 0)[None, :], mask=m_channel)
-    if dbias is not None:
-        tl.store(dbias + i_p * D + o_d, tl.sum(b_db, 0)[None, :], mask=m_channel)
+    p_partials = partials + i_p * D + o_d
+    if weight is not None:
+        tl.store(p_partials, tl.sum(b_dw, 0)[None, :], mask=m_channel)
+        p_partials += tl.num_programs(0) * D
+    if bias is not None:
+        tl.store(p_partials, tl.sum(b_db, 0)[None, :], mask=m_channel)
+
+
+@triton.jit(do_not_specialize=["programs"])
+def sum_partials_kernel(
+    partials,
+    first,
+    second,
+    programs,
+    D: tl.constexpr,
+    BP: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """The sums of one or two ``[programs, D]`` over their programs."""
+    o_d = tl.program_id(0) * BD + tl.arange(0, BD)[None, :]
+    p_partials = partials + tl.program_id(1) * programs * D
+    b_sum = tl.zeros([BP, BD], dtype=tl.float32)
+    for i_p in range(0, programs, BP):
+        o_p = i_p + tl.arange(0, BP)[:, None]
+        b_sum += tl.load(p_partials + o_p * D + o_d, mask=(o_p < programs) & (o_d < D), other=0.0)
+    b_total = tl.sum(b_sum, 0)[None, :]
+    if tl.program_id(1) == 0:
+        tl.store(first + o_d, b_total.to(first.dtype.element_ty), mask=o_d < D)
+    elif second is not None:
+        tl.store(second + o_d, b_total.to(second.dtype.element_ty), mask=o_d < D)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import triton
 
 from fla.modules._norm import kernels
 from fla.modules._norm.tiles import BACKWARD_TILES, FORWARD_TILES
@@ -18,6 +17,10 @@ def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda":
         return 2
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
+    return None if x is None else x.contiguous()
 
 
 def norm_fwd(
@@ -33,14 +36,14 @@ def norm_fwd(
     total_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result, and ``x + residual`` in ``total_dtype`` (empty where that is None)."""
-    x = x.contiguous()
-    gate, weight, bias, residual = (None if t is None else t.contiguous() for t in (gate, weight, bias, residual))
+    x, gate, residual = x.contiguous(), _contiguous(gate), _contiguous(residual)
+    weight, bias = _contiguous(weight), _contiguous(bias)
     y = x.new_empty(x.shape, dtype=out_dtype)
     total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
     dim = x.shape[-1]
     rows = x.numel() // dim
     tile = FORWARD_TILES.choose(tile_key(x, 0 if gate is None else dim))
-    kernels.norm_fwd_kernel[(triton.cdiv(rows, tile.rows),)](
+    kernels.norm_fwd_kernel[(-(-rows // tile.rows),)](
         x,
         gate,
         weight,
@@ -77,19 +80,18 @@ def norm_bwd(
 
     The residual's is empty as well where it would be the same tensor as that of x.
     """
-    total, dy = total.contiguous(), dy.contiguous()
-    gate, weight, bias, dtotal = (None if t is None else t.contiguous() for t in (gate, weight, bias, dtotal))
+    total, dy, gate, dtotal = total.contiguous(), dy.contiguous(), _contiguous(gate), _contiguous(dtotal)
+    weight, bias = _contiguous(weight), _contiguous(bias)
     dim = total.shape[-1]
     rows = total.numel() // dim
     tile = BACKWARD_TILES.choose(tile_key(total, 0 if gate is None else dim))
-    programs = min(triton.cdiv(rows, tile.rows), tile.programs * _multiprocessors(total.device))
-    empty = total.new_empty(0)
+    programs = min(-(-rows // tile.rows), tile.programs * _multiprocessors(total.device))
     dx = total.new_empty(total.shape, dtype=x_dtype)
-    dresidual = empty if residual_dtype in (None, x_dtype) else total.new_empty(total.shape, dtype=residual_dtype)
-    dgate = empty if gate is None else torch.empty_like(gate)
-    dweight, dbias = (
-        None if p is None else total.new_empty(programs, dim, dtype=torch.float32) for p in (weight, bias)
-    )
+    separate = residual_dtype not in (None, x_dtype)
+    dresidual = total.new_empty(total.shape if separate else 0, dtype=residual_dtype)
+    dgate, dweight, dbias = (total.new_empty(0) if p is None else torch.empty_like(p) for p in (gate, weight, bias))
+    learned = [d for d, p in ((dweight, weight), (dbias, bias)) if p is not None]
+    partials = total.new_empty(len(learned), programs, dim, dtype=torch.float32)
     kernels.norm_bwd_kernel[(programs,)](
         total,
         gate,
@@ -98,10 +100,9 @@ def norm_bwd(
         dy,
         dtotal,
         dx,
-        None if dresidual is empty else dresidual,
+        dresidual if separate else None,
         None if gate is None else dgate,
-        dweight,
-        dbias,
+        partials,
         eps,
         rows,
         D=dim,
@@ -112,10 +113,21 @@ def norm_bwd(
         STAGES=tile.stages,
         num_warps=tile.warps,
     )
-    return dx, dresidual, dgate, _sum_partials(dweight, weight, empty), _sum_partials(dbias, bias, empty)
+    if learned:
+        _sum_partials(partials, learned)
+    return dx, dresidual, dgate, dweight, dbias
 
 
-def _sum_partials(partials: torch.Tensor | None, parameter: torch.Tensor | None, empty: torch.Tensor) -> torch.Tensor:
-    if partials is None or parameter is None:
-        return empty
-    return partials.sum(0).to(parameter.dtype)
+def _sum_partials(partials: torch.Tensor, sums: list[torch.Tensor]) -> None:
+    """Sum ``[1 or 2, programs, D]`` over the programs, into one or two ``[D]``."""
+    count, programs, dim = partials.shape
+    kernels.sum_partials_kernel[(-(-dim // 16), count)](
+        partials,
+        sums[0],
+        sums[1] if count == 2 else None,
+        programs,
+        D=dim,
+        BP=256,
+        BD=16,
+        num_warps=4,
+    )

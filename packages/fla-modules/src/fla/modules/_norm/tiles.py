@@ -17,14 +17,25 @@ class NormTile(NamedTuple):
     stages: int = 1
 
 
-def _tile(key: TileKey, elements: int, programs: int) -> NormTile:
+def _rows(key: TileKey, elements: int) -> tuple[int, int]:
+    """As many rows as make a block of so many elements, and the channels of one."""
     channels = power_of_two(key.key_dim, 1)
-    rows = max(1, elements // channels)
-    warps = min(16, max(1, rows * channels // 512))
-    return NormTile(rows, channels, warps, programs)
+    return max(1, elements // channels), channels
+
+
+def _forward_tile(key: TileKey) -> NormTile:
+    rows, channels = _rows(key, 2048)
+    return NormTile(rows, channels, min(16, max(1, rows * channels // 512)))
+
+
+def _backward_tile(key: TileKey) -> NormTile:
+    gated, wide = key.value_dim > 0, key.key_dim > 256
+    rows, channels = _rows(key, 1024 if gated and not wide else 2048 if gated else 4096)
+    warps = 16 if channels >= 8192 else 8 if gated == wide or channels >= 4096 else 4
+    return NormTile(rows, channels, warps, programs=8 if gated and not wide else 4, stages=2 if wide else 1)
 
 
 #: Keyed by the channels of x (K) and of the gate (V, 0 without one). Every combination of arguments stays within the
 #: registers up to 4096 channels, x and weight (and gate) up to 8192.
-FORWARD_TILES: TileTable[NormTile] = TileTable(lambda key: _tile(key, 2048, 1))
-BACKWARD_TILES: TileTable[NormTile] = TileTable(lambda key: _tile(key, 2048, 4))
+FORWARD_TILES: TileTable[NormTile] = TileTable(_forward_tile)
+BACKWARD_TILES: TileTable[NormTile] = TileTable(_backward_tile)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from fla.modules._checks import check_shape_of_x, check_tensor
 from fla.modules.activations.reference import glu_ref
 from fla.utils._backend import choose_backend
-from fla.utils._validation import check_floating, check_same_device, check_same_dtype
+from fla.utils._validation import bind_shapes, check_same_device, check_same_dtype
 
 
 def sigmoid(x: torch.Tensor) -> torch.Tensor:
@@ -128,8 +129,9 @@ def swiglu_linear(
     _check(x, y)
     check_same_dtype({"x": x, "weight": weight} if bias is None else {"x": x, "weight": weight, "bias": bias})
     check_same_device({"x": x, "weight": weight, "bias": bias})
-    if weight.ndim != 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(f"weight: expected shape [E, D] with D={x.shape[-1]}, got {list(weight.shape)}")
+    if x.ndim == 0:
+        raise ValueError("x: expected shape [..., D], got []")
+    bind_shapes({"weight": (weight, "E D"), "bias": (bias, "E?")}, known={"D": x.shape[-1]})
     if choose_backend(x, backend) != "triton":
         return F.linear(glu_ref(x, y, "swish", 1.0), weight, bias)
     from fla.modules.activations.function import run_swiglu_linear
@@ -147,14 +149,11 @@ def _glu(x: torch.Tensor, y: torch.Tensor, gate: str, power: float, backend: str
 
 
 def _check(x: torch.Tensor, y: torch.Tensor) -> None:
-    for name, tensor in (("x", x), ("y", y)):
-        if not isinstance(tensor, torch.Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-    check_floating({"x": x})
-    check_same_dtype({"x": x, "y": y})
-    check_same_device({"x": x, "y": y})
-    if x.shape != y.shape:
-        raise ValueError(f"y: expected the shape of x {list(x.shape)}, got {list(y.shape)}")
+    check_tensor("x", x)
+    check_tensor("y", y, x.device)
+    if y.dtype != x.dtype:
+        raise TypeError(f"y: expected {x.dtype} as x, got {y.dtype}")
+    check_shape_of_x("y", y, x)
 
 
 ACT2FN: dict[str, Callable[..., torch.Tensor]] = {

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
+from fla.modules._checks import needs_gradient
 from fla.utils._registration import register_op
 
 
@@ -83,6 +84,8 @@ class SwiGLULinearFunction(torch.autograd.Function):
 
 def run_glu(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.Tensor:
     """A gated linear unit on checked arguments."""
+    if not needs_gradient(x, y):
+        return glu_fwd(x, y, gate, power)  # type: ignore[no-any-return]
     return GLUFunction.apply(x, y, gate, power)  # type: ignore[no-untyped-call,no-any-return]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
+from fla.modules._checks import needs_gradient
 from fla.utils._registration import register_op
 
 
@@ -81,4 +82,6 @@ def run_rotary(
     cu_seqlens: torch.Tensor | None,
 ) -> torch.Tensor:
     """:func:`fla.modules.rotary.rotary_embedding` on checked arguments."""
+    if not needs_gradient(x):
+        return rotary(x, cos, sin, offsets, cu_seqlens, offset, interleaved, False)  # type: ignore[no-any-return]
     return RotaryFunction.apply(x, cos, sin, offsets, cu_seqlens, offset, interleaved)  # type: ignore[no-untyped-call,no-any-return]

@@ -56,9 +56,10 @@ def varlen_attention(
         "window_size": (-1 if window_size is None else window_size - 1, 0),
         "enable_gqa": q.shape[2] != k.shape[2],
     }
-    packed = (x.flatten(0, 1) for x in (q, k, v))
-    o: torch.Tensor = varlen_attn(*packed, ends, ends_k, longest, longest_k, **options)
-    return o.unflatten(0, (batch, steps))
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    o = varlen_attn(q, k, v, ends, ends_k, longest, longest_k, **options)
+    assert isinstance(o, torch.Tensor)
+    return o.unflatten(0, (batch, steps))  # type: ignore[no-any-return]
 
 
 def _boundaries(

@@ -1,0 +1,263 @@
+"""Every token mixer against the same demands; a new layer adds lines to ``LAYERS``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import fla.layers
+from fla.layers import Attention, GatedLinearAttention, Mixer, StateCache
+from fla.utils import _backend
+from fla.utils.numerics import assert_close
+
+HIDDEN = 32
+LAYERS: dict[str, Callable[[], Mixer]] = {
+    "gla": lambda: GatedLinearAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
+    "gla, convolution, grouped heads": lambda: GatedLinearAttention(
+        hidden_size=HIDDEN, num_heads=4, num_kv_heads=2, use_short_conv=True, conv_bias=True, layer_idx=0
+    ),
+    "gla, recurrent, bounded gate": lambda: GatedLinearAttention(
+        "fused_recurrent", HIDDEN, 1.0, 2.0, 2, feature_map="relu", clamp_min=-0.01, layer_idx=0
+    ),
+    "gla, norm apart": lambda: GatedLinearAttention(hidden_size=HIDDEN, num_heads=2, fuse_norm=False, layer_idx=0),
+    "gla, sigmoid gate": lambda: GatedLinearAttention(hidden_size=HIDDEN, num_heads=2, gate_fn="sigmoid", layer_idx=0),
+    "gla, no gate": lambda: GatedLinearAttention(
+        hidden_size=HIDDEN, num_heads=2, use_output_gate=False, elementwise_affine=False, layer_idx=0
+    ),
+    "attn": lambda: Attention(HIDDEN, num_heads=2, layer_idx=0),
+    "attn, grouped heads, qk-norm": lambda: Attention(
+        HIDDEN, num_heads=4, num_kv_heads=2, qkv_bias=True, qk_norm=True, layer_idx=0
+    ),
+    "attn, window": lambda: Attention(HIDDEN, num_heads=2, window_size=7, layer_idx=0),
+    "attn, window of two": lambda: Attention(HIDDEN, num_heads=2, window_size=2, layer_idx=0),
+    "attn, no positions": lambda: Attention(HIDDEN, num_heads=2, rope_theta=None, layer_idx=0),
+}
+GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
+every_layer = pytest.mark.parametrize("name", LAYERS)
+TIGHT = 2e-5
+
+
+def build(name: str, dtype: torch.dtype = torch.float32) -> Mixer:
+    torch.manual_seed(0)
+    return LAYERS[name]().to(dtype).eval()
+
+
+def inputs(batch: int, steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(batch, steps, HIDDEN, generator=torch.Generator().manual_seed(steps), dtype=dtype)
+
+
+def padded(lengths: list[int], steps: int, side: str) -> torch.Tensor:
+    """A mask whose row i has ``lengths[i]`` real tokens on the side away from the padding."""
+    position = torch.arange(steps)
+    if side == "left":
+        position = position.flip(0)
+    return (position < torch.tensor(lengths)[:, None]).long()
+
+
+def decode(layer: Mixer, x: torch.Tensor, cuts: list[int], mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The outputs of x fed piece by piece, with the ends of the pieces in ``cuts``."""
+    cache, outputs, start = StateCache(), [], 0
+    for end in [*cuts, x.shape[1]]:
+        o, _, returned = layer(
+            x[:, start:end],
+            attention_mask=None if mask is None else mask[:, :end],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        assert returned is cache
+        assert cache.get_seq_length(0) == end
+        outputs.append(o)
+        start = end
+    return torch.cat(outputs, 1)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_agrees_with_the_golden_case(path: Path) -> None:
+    with safe_open(path, "pt") as case:
+        about = json.loads(case.metadata()["case"])
+        tensors = {key: case.get_tensor(key).float() for key in case.keys()}  # noqa: SIM118
+    layer = getattr(fla.layers, about["layer"])(**about["config"])
+    layer.load_state_dict({k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")})
+    x = tensors["x"].requires_grad_()
+    o, _, _ = layer(x)
+    o.square().sum().backward()
+    assert_close("out", tensors["out"], o, 1e-4)
+    assert_close("dx", tensors["dx"], x.grad, 1e-4)
+
+
+@every_layer
+def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = inputs(2, 75)
+    layer, exact = build(name).train(), build(name, torch.float64)
+
+    def run(layer: Mixer, x: torch.Tensor) -> list[torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        o, _, _ = layer(leaf)
+        o.square().sum().backward()
+        return [o, leaf.grad, *(p.grad for p in layer.parameters())]
+
+    got = run(layer, x)
+    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+    names = ["output", "input", *dict(layer.named_parameters())]
+    for what, expected, result in zip(names, run(exact, x.double()), got):
+        assert_close(what, expected, result, TIGHT)
+
+
+@every_layer
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_batch_equals_each_sequence_alone(name: str, side: str) -> None:
+    layer, x, lengths = build(name), inputs(3, 40).requires_grad_(), [40, 9, 1]
+    mask = padded(lengths, 40, side)
+    o, _, _ = layer(x, attention_mask=mask)
+    (dx,) = torch.autograd.grad(o.square().sum(), x)
+    assert torch.equal(o[mask == 0], torch.zeros_like(o[mask == 0]))
+    assert torch.equal(dx[mask == 0], torch.zeros_like(dx[mask == 0]))
+    for n in range(3):
+        real = mask[n].bool()
+        alone = x[n : n + 1, real].detach().requires_grad_()
+        o_alone, _, _ = layer(alone)
+        (dx_alone,) = torch.autograd.grad(o_alone.square().sum(), alone)
+        assert_close(f"row {n}", o_alone[0], o[n, real], TIGHT)
+        assert_close(f"gradient of row {n}", dx_alone[0], dx[n, real], TIGHT)
+
+
+@every_layer
+def test_packed_sequences_equal_each_alone_and_win_over_a_mask(name: str) -> None:
+    layer, x, ends = build(name).train(), inputs(1, 100), [0, 1, 70, 70, 100]
+    cu_seqlens = torch.tensor(ends, dtype=torch.int32)
+    o, _, _ = layer(x, cu_seqlens=cu_seqlens)
+    o_masked, _, _ = layer(x, attention_mask=padded([60], 100, "right"), cu_seqlens=cu_seqlens)
+    assert torch.equal(o, o_masked)
+    for start, end in zip(ends, ends[1:]):
+        if start < end:
+            assert_close(f"{start}..{end}", layer(x[:, start:end])[0], o[:, start:end], TIGHT)
+
+
+@every_layer
+@pytest.mark.parametrize("cuts", [list(range(1, 30)), [20, 23, 24], [3, 75]], ids=["steps", "few at once", "pieces"])
+def test_cached_pieces_equal_the_whole(name: str, cuts: list[int]) -> None:
+    layer, x = build(name), inputs(2, 90 if cuts[-1] == 75 else 30)
+    with torch.inference_mode():
+        assert_close("pieces", layer(x)[0], decode(layer, x, cuts), TIGHT)
+
+
+@every_layer
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_cached_pieces_of_a_padded_batch_equal_the_whole(name: str, side: str) -> None:
+    layer, x, mask = build(name), inputs(3, 30), padded([30, 12, 3], 30, side)
+    # A piece that is padding for some rows, single steps, several at once.
+    pieces = decode(layer, x, [15, 16, 17, 25], mask)
+    assert_close("pieces", layer(x, attention_mask=mask)[0], pieces, TIGHT)
+
+
+@every_layer
+def test_a_cache_is_only_written_when_asked(name: str) -> None:
+    layer, x, cache = build(name), inputs(2, 12), StateCache()
+    layer(x[:, :10], past_key_values=cache, use_cache=True)
+    for steps in (1, 2):
+        first, _, _ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
+        again, _, _ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
+        assert cache.get_seq_length(0) == 10
+        assert torch.equal(first, again)
+        assert_close("read only", layer(x[:, : 10 + steps])[0][:, 10:], first, TIGHT)
+
+
+@every_layer
+def test_no_output_depends_on_a_later_token(name: str) -> None:
+    layer, x = build(name).train(), inputs(1, 90)
+    changed = torch.cat([x[:, :70], 1 - x[:, 70:]], 1)
+    assert_close("past", layer(x)[0][:, :70], layer(changed)[0][:, :70], 1e-6)
+
+
+@every_layer
+def test_training_and_evaluation_agree(name: str) -> None:
+    layer, x = build(name), inputs(2, 20)
+    assert_close("mode", layer(x)[0], layer.train()(x)[0], TIGHT)
+
+
+@every_layer
+def test_bfloat16_stays_near_float32(name: str) -> None:
+    x = inputs(1, 50)
+    rounded = build(name, torch.bfloat16)
+    exact = build(name)
+    exact.load_state_dict(rounded.state_dict())
+    o, _, _ = rounded(x.bfloat16())
+    assert o.dtype == torch.bfloat16
+    assert_close("bfloat16", exact(x.bfloat16().float())[0], o, 0.03)
+
+
+@every_layer
+def test_compiles_whole(name: str) -> None:
+    torch._dynamo.reset()
+    layer, x = build(name).train(), inputs(1, 40)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    assert_close("compiled", layer(x)[0], compiled(x)[0], TIGHT)
+
+
+@every_layer
+def test_bad_input_is_refused_by_name(name: str) -> None:
+    layer, x = build(name), inputs(2, 10)
+    with pytest.raises(ValueError, match=r"hidden_states.*D=32.*\[2, 10, 8\]"):
+        layer(x[..., :8])
+    with pytest.raises(ValueError, match=r"attention_mask.*B=2, L=10.*\[2, 1, 10, 10\]"):
+        layer(x, attention_mask=torch.ones(2, 1, 10, 10))
+    with pytest.raises(ValueError, match=r"attention_mask: expected 0 and 1.*-10000"):
+        layer(x, attention_mask=torch.tensor([0.0, -10000.0]).repeat(2, 5))
+    with pytest.raises(ValueError, match="attention_mask: no real token"):
+        layer(x, attention_mask=torch.zeros(2, 10))
+    with pytest.raises(TypeError, match="attention_mask: expected a tensor.*list"):
+        layer(x, attention_mask=[[1] * 10] * 2)
+    with pytest.raises(ValueError, match="cu_seqlens.*B=2"):
+        layer(x, cu_seqlens=torch.tensor([0, 20]))
+    with pytest.raises(ValueError, match="output_attentions"):
+        layer(x, output_attentions=True)
+    with pytest.raises(TypeError, match="v_first"):
+        layer(x, v_first=x)
+    layer.layer_idx = None
+    with pytest.raises(ValueError, match="layer_idx"):
+        layer(x, past_key_values=StateCache())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GatedLinearAttention(mode="chunks"), "mode: expected one of chunk.*'chunks'"),
+        (lambda: GatedLinearAttention(gate_fn="swsh"), "gate_fn.*'swsh'"),
+        (lambda: GatedLinearAttention(feature_map="elu2"), "feature_map.*'elu2'"),
+        (lambda: GatedLinearAttention(hidden_size=1000, num_heads=3), "hidden_size.*num_heads=3, got 500"),
+        (lambda: GatedLinearAttention(num_heads=4, num_kv_heads=3), "num_heads.*num_kv_heads=3, got 4"),
+        (lambda: Attention(100, num_heads=3), "hidden_size.*num_heads=3, got 100"),
+        (lambda: Attention(64, num_heads=4, num_kv_heads=0), "num_kv_heads=0"),
+        (lambda: Attention(64, num_heads=4, window_size=0), "window_size.*got 0"),
+    ],
+)
+def test_bad_options_are_refused_by_name(make: Callable[[], Mixer], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_attention_keeps_no_more_keys_than_its_window() -> None:
+    layer, cache = build("attn, window"), StateCache()
+    for _ in range(4):
+        layer(inputs(1, 5), past_key_values=cache, use_cache=True)
+    assert cache[0]["attn_state"][0].shape[1] == 6
+    assert cache.get_seq_length(0) == 20
+
+
+def test_attention_refuses_packed_sequences_with_a_cache() -> None:
+    with pytest.raises(ValueError, match="cu_seqlens: a cache of keys needs rows"):
+        build("attn")(inputs(1, 10), past_key_values=StateCache(), use_cache=True, cu_seqlens=torch.tensor([0, 10]))
+
+
+def test_gla_continues_packed_sequences_from_a_cache() -> None:
+    layer, x, cache = build("gla, convolution, grouped heads"), inputs(1, 60), StateCache()
+    first, rest = torch.cat([x[:, :10], x[:, 30:50]], 1), torch.cat([x[:, 10:30], x[:, 50:]], 1)
+    layer(first, past_key_values=cache, use_cache=True, cu_seqlens=torch.tensor([0, 10, 30]))
+    o, _, _ = layer(rest, past_key_values=cache, cu_seqlens=torch.tensor([0, 20, 30]))
+    whole, _, _ = layer(x, cu_seqlens=torch.tensor([0, 30, 60]))
+    assert_close("continued", torch.cat([whole[:, 10:30], whole[:, 50:]], 1), o, TIGHT)

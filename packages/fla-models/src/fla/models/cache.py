@@ -1,0 +1,30 @@
+"""The cache of our models: that of the layers, with what transformers asks of a cache."""
+
+from __future__ import annotations
+
+import transformers
+
+from fla.layers.cache import StateCache
+
+
+class Cache(StateCache, transformers.Cache):  # type: ignore[misc]  # update takes states by name
+    """Recurrent, convolution and attention states of all layers, for ``generate`` and for loops alike.
+
+    Any mix of layers keeps its length right, can be reordered (beams), repeated and selected by row. Keys and
+    values can be cropped; where a layer keeps a recurrent state, cropping raises ValueError.
+    """
+
+    def __init__(self) -> None:
+        transformers.Cache.__init__(self, layers=[])
+
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
+        """Whether a layer, the first unless told, has seen anything."""
+        return self.get_seq_length(layer_idx or 0) > 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        """The columns of a mask for ``query_length`` new steps, and where they start: 0."""
+        return self.get_seq_length(layer_idx) + query_length, 0
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """-1: there is no limit."""
+        return -1

@@ -1,0 +1,123 @@
+"""What every config of ours has, and how it is checked."""
+
+from functools import cache
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import GenerationConfig, PreTrainedConfig
+from transformers.utils import logging
+
+from fla.models.hybrid import normalise_attn
+
+logger = logging.get_logger(__name__)
+
+#: Keys that transformers itself understands although they are no fields.
+_TRANSFORMERS_KEYS = frozenset(
+    (
+        "attn_implementation",
+        "auto_map",
+        "experts_implementation",
+        "model_type",
+        "name_or_path",
+        "num_labels",
+        "output_attentions",
+        "quantization_config",
+        "tokenizer_class",
+        "torch_dtype",
+    )
+)
+
+
+@cache
+def _generation_keys() -> frozenset[str]:
+    return frozenset(GenerationConfig().to_dict())
+
+
+@strict
+class FLAConfig(PreTrainedConfig):
+    r"""The base of all configs.
+
+    Args:
+        vocab_size: tokens.
+        hidden_size: channels of the residual stream.
+        num_hidden_layers: blocks.
+        hidden_ratio: see :class:`fla.modules.GatedMLP`.
+        intermediate_size: hidden channels of the MLP; from ``hidden_ratio`` unless given.
+        hidden_act: activation of the MLP.
+        max_position_embeddings: longest sequence that the model is meant for.
+        elementwise_affine: whether the norms inside mixers learn a weight.
+        norm_eps: added to the mean square in norms.
+        attn: softmax attention in some layers; see :func:`fla.models.hybrid.normalise_attn`.
+        use_cache: keep states for the next call, outside training.
+        pad_token_id: padding.
+        bos_token_id: start of a text.
+        eos_token_id: end of a text.
+        tie_word_embeddings: one matrix for the embeddings and the output.
+        initializer_range: standard deviation of new weights.
+        fuse_norm: residual and norm in one step.
+        fuse_swiglu: see :class:`fla.modules.GatedMLP`.
+        fuse_cross_entropy: the loss without a copy of the logits in float32.
+        fuse_linear_cross_entropy: in training, the loss without the logits; the output has none then.
+        use_l2warp: pull the largest logit of every token towards 0.
+        attnres_block_size: must be None.
+
+    Raises:
+        TypeError: an unknown key.
+        ValueError: a value that does not fit.
+    """
+
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    base_model_tp_plan: ClassVar[dict[str, Any] | None] = {
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+    base_model_fsdp_plan: ClassVar[dict[Any, str]] = {
+        "embeddings": "free_full_weight",
+        "layers.*": "free_full_weight",
+        "norm": "keep_full_weight",
+    }
+
+    vocab_size: int = 32000
+    hidden_size: int = 2048
+    num_hidden_layers: int = 24
+    hidden_ratio: int | float | None = 4
+    intermediate_size: int | None = None
+    hidden_act: str = "swish"
+    max_position_embeddings: int | None = 2048
+    elementwise_affine: bool | None = True
+    norm_eps: int | float = 1e-6
+    attn: dict | list | None = None  # type: ignore[type-arg]  # strict checks what it can name
+    use_cache: bool = True
+    pad_token_id: int | None = None
+    bos_token_id: int | None = 1
+    eos_token_id: int | list[int] | None = 2
+    tie_word_embeddings: bool = False
+    initializer_range: int | float = 0.02
+    fuse_norm: bool = True
+    fuse_swiglu: bool = True
+    fuse_cross_entropy: bool = True
+    fuse_linear_cross_entropy: bool = False
+    use_l2warp: bool = False
+    attnres_block_size: int | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if unknown := self._unknown(kwargs):
+            raise TypeError(f"{type(self).__name__}: unknown key {', '.join(unknown)}")
+        if self.attnres_block_size is not None:
+            raise ValueError(f"attnres_block_size: only None is supported, got {self.attnres_block_size}")
+        self.attn = normalise_attn(self.attn, self.num_hidden_layers)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers'; keys of a file that mean nothing here are dropped with a warning."""
+        if unknown := cls._unknown(config_dict):
+            logger.warning(f"{cls.__name__}: ignoring unknown keys {', '.join(unknown)} of the checkpoint's config")
+            config_dict = {key: value for key, value in config_dict.items() if key not in unknown}
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
+    def _unknown(cls, keys: Any) -> list[str]:
+        known = cls.__dataclass_fields__.keys() | _TRANSFORMERS_KEYS | _generation_keys()
+        return [key for key in keys if key not in known and not key.startswith("_")]

@@ -1,0 +1,276 @@
+"""The model that all our models are: blocks of a mixer and an MLP, and the language model on top.
+
+A model of its own is a config and two short classes that name the mixer. Three things may differ from here: the
+mixer and its arguments (``mixer_class``, ``mixer_keys``), the block (``block_class``), and values that are shared
+across layers (``shared_values``, with ``takes`` and ``hands_on`` of the mixers).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from fla.layers import Attention, Mixer
+from fla.layers.cache import StateCache
+from fla.models.cache import Cache
+from fla.models.configuration import FLAConfig
+from fla.models.hybrid import attention_of
+from fla.models.losses import causal_loss
+from fla.modules import GatedMLP, RMSNorm
+
+Shared = dict[str, Any]
+
+
+class Block(GradientCheckpointingLayer):
+    """``x + mixer(norm(x))``, then ``x + mlp(norm(x))``."""
+
+    def __init__(self, config: FLAConfig, mixer: Mixer) -> None:
+        super().__init__()
+        norm = RMSNorm if config.fuse_norm else nn.RMSNorm
+        self.attn_norm = norm(config.hidden_size, eps=config.norm_eps)
+        self.attn = mixer
+        self.mlp_norm = norm(config.hidden_size, eps=config.norm_eps)
+        self.mlp = GatedMLP(
+            config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
+        )
+
+    def forward(self, hidden_states: torch.Tensor, shared: Shared, **call: Any) -> tuple[torch.Tensor, Shared]:
+        """One block.
+
+        Args:
+            hidden_states: ``[B, T, D]``.
+            shared: values that the mixer may take, by name.
+            **call: mask, cache and packing, as :meth:`fla.layers.Mixer.forward` has them.
+
+        Returns:
+            The hidden states, and the shared values for the next block.
+        """
+        taken = {name: shared[name] for name in self.attn.takes if name in shared}
+        mixed, _, _, *handed_on = self.attn(self.attn_norm(hidden_states), **call, **taken)
+        normed, residual = self._add_and_norm(mixed, hidden_states)
+        return residual + self.mlp(normed), {**shared, **dict(zip(self.attn.hands_on, handed_on))}
+
+    def _add_and_norm(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(self.mlp_norm, RMSNorm):
+            return self.mlp_norm(x, residual, prenorm=True)  # type: ignore[no-any-return]
+        residual = residual + x
+        return self.mlp_norm(residual), residual
+
+
+class FLAPreTrainedModel(PreTrainedModel):
+    """What transformers is told of all our models."""
+
+    config: FLAConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _input_embed_layer = "embeddings"
+    # Attention layers go through scaled_dot_product_attention, whatever is asked for.
+    _supports_sdpa = True
+    _supports_attention_backend = False
+    # A recurrent state cannot be rolled back, so decoding that guesses ahead is out.
+    _is_stateful = True
+
+
+class FLAModel(FLAPreTrainedModel):
+    """The stack of blocks between the embeddings and the last norm."""
+
+    mixer_class: ClassVar[type[Mixer]]
+    """The mixer of every layer that ``config.attn`` does not claim."""
+    mixer_keys: ClassVar[Mapping[str, str]] = {}
+    """Mixer argument -> config key, where the names differ; the others go by name."""
+    block_class: ClassVar[type[Block]] = Block
+
+    def __init__(self, config: FLAConfig) -> None:
+        super().__init__(config)
+        self.padding_idx = config.pad_token_id
+        self.vocab_size = config.vocab_size
+        self.embeddings = nn.Embedding(config.vocab_size, config.hidden_size, self.padding_idx)
+        self.layers = nn.ModuleList(
+            self.block_class(config, self.make_mixer(layer_idx)) for layer_idx in range(config.num_hidden_layers)
+        )
+        self.norm = (RMSNorm if config.fuse_norm else nn.RMSNorm)(config.hidden_size, eps=config.norm_eps)
+        self.gradient_checkpointing = False
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def make_mixer(self, layer_idx: int) -> Mixer:
+        """The mixer of a layer: softmax attention where ``config.attn`` says so, else the model's own."""
+        config = self.config
+        spec = attention_of(config.attn, layer_idx)
+        if spec is not None:
+            return Attention(
+                config.hidden_size, max_position_embeddings=config.max_position_embeddings, layer_idx=layer_idx, **spec
+            )
+        keys = {name: self.mixer_keys.get(name, name) for name in inspect.signature(self.mixer_class).parameters}
+        arguments = {name: getattr(config, key) for name, key in keys.items() if hasattr(config, key)}
+        return self.mixer_class(**arguments, layer_idx=layer_idx)
+
+    def shared_values(self) -> Shared:
+        """Values that mixers take by name (``takes``), made once for all layers."""
+        return {}
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        cu_seqlens: torch.Tensor | None = None,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of every token.
+
+        Args:
+            input_ids: ``[B, T]``; or give ``inputs_embeds``.
+            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding on any side; L is T and what the cache
+                has seen. Positions count real tokens.
+            inputs_embeds: ``[B, T, D]``.
+            past_key_values: states of the steps before.
+            use_cache: write the states after the last step; by the config unless given, and not in training.
+            output_attentions: must be False.
+            output_hidden_states: also return what went into each block, and the result.
+            cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64; B must be 1, and the mask is not
+                looked at.
+
+        Raises:
+            TypeError: an argument of the wrong type, or one there is none of.
+            ValueError: not just one of input_ids and inputs_embeds, or a shape that does not fit.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("input_ids, inputs_embeds: expected one of the two")
+        if past_key_values is not None and not isinstance(past_key_values, StateCache):
+            raise TypeError(f"past_key_values: expected fla.models.Cache, got {type(past_key_values).__name__}")
+        hidden_states: torch.Tensor = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if use_cache is None:
+            use_cache = self.config.use_cache and not self.training
+        if use_cache and past_key_values is None:
+            past_key_values = Cache()
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        call = {
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "output_attentions": bool(output_attentions),
+            "cu_seqlens": cu_seqlens,
+        }
+        shared, seen = self.shared_values(), []
+        for block in self.layers:
+            seen.append(hidden_states)
+            hidden_states, shared = block(hidden_states, shared, **call)
+        hidden_states = self.norm(hidden_states)
+        return BaseModelOutputWithPast(
+            last_hidden_state=hidden_states,  # type: ignore[arg-type]  # transformers writes FloatTensor for Tensor
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=(*seen, hidden_states) if output_hidden_states else None,  # type: ignore[arg-type]
+        )
+
+
+class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
+    """A model with a language-modelling head."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embeddings.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
+
+    model_class: ClassVar[type[FLAModel]]
+    #: ``num_items_in_batch`` is honoured, so the Trainer need not rescale accumulated gradients.
+    accepts_loss_kwargs = True
+
+    def __init__(self, config: FLAConfig) -> None:
+        super().__init__(config)
+        self.model = self.model_class(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    @can_return_tuple  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        cu_seqlens: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> CausalLMOutputWithPast:
+        """Logits of the next token, and the loss.
+
+        Arguments and errors are those of :meth:`FLAModel.forward`, and in addition:
+
+        Args:
+            input_ids: ``[B, T]``; or give ``inputs_embeds``.
+            attention_mask: ``[B, L]``.
+            inputs_embeds: ``[B, T, D]``.
+            past_key_values: states of the steps before.
+            labels: ``[B, T]``, usually the input ids, -100 where nothing is to be predicted; they are shifted here.
+                Padding and the last token of a packed sequence predict nothing.
+            use_cache: write the states after the last step.
+            output_attentions: must be False.
+            output_hidden_states: also return the hidden states.
+            logits_to_keep: logits of the last so many tokens only, or of those at these indices; 0 for all.
+            cu_seqlens: boundaries of packed sequences ``[N + 1]``.
+            num_items_in_batch: divide the loss by this instead of the number of labels.
+
+        Returns:
+            The output; without logits where the loss was taken without them (``config.fuse_linear_cross_entropy``).
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            cu_seqlens=cu_seqlens,
+            return_dict=True,
+        )
+        hidden_states = outputs.last_hidden_state
+        logits = loss = None
+        if labels is None or not self._skips_logits():
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states if labels is not None else hidden_states[:, kept])
+        if labels is not None:
+            loss = causal_loss(
+                self.config, hidden_states, logits, self.lm_head, labels, attention_mask, cu_seqlens, num_items_in_batch
+            )
+        return CausalLMOutputWithPast(
+            loss=loss,  # type: ignore[arg-type]
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+        )
+
+    def _skips_logits(self) -> bool:
+        # An adapter on the head must be called, its weight alone would leave the adapter out.
+        return self.training and self.config.fuse_linear_cross_entropy and type(self.lm_head) is nn.Linear
+
+    def _prepare_cache_for_generation(  # type: ignore[override]  # what follows differs between releases
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        # transformers would look at the class name and the layer types to choose a cache, and find none that fits.
+        implementation = generation_config.cache_implementation
+        if implementation not in (None, "dynamic", "dynamic_full"):
+            raise ValueError(f"cache_implementation: expected None or 'dynamic', got {implementation!r}")
+        if getattr(generation_config, "is_assistant", False) and self._is_stateful:
+            raise ValueError(f"{type(self).__name__} cannot assist: its recurrent state cannot be rolled back")
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
+            model_kwargs["past_key_values"] = Cache()

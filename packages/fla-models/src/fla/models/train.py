@@ -1,0 +1,298 @@
+r"""Train a small language model on text, byte by byte, and let it write.
+
+    python -m fla.models.train
+    python -m fla.models.train --model transformer --data my_texts/ --set hidden_size=256 --steps 1000
+    torchrun --nproc-per-node 8 -m fla.models.train --size base
+
+Without options it takes about two minutes: gated linear attention on the source of Python's standard library, in
+bfloat16 on a GPU, else a smaller model in float32 on the CPU. A part of the text is held out, and the model is
+measured on it in bits per byte, beside what the frequencies of the bytes alone give (order 0).
+
+Ctrl-C, or SIGTERM, ends the run after the step under way; the same command goes on from there, as it does from the
+last checkpoint after a crash, and comes to the same end. The folder --out then holds the model for
+`AutoModelForCausalLM.from_pretrained` (after `import fla.models`), its tokenizer, results.json, loss.png and the
+last two checkpoints.
+
+It is transformers' Trainer inside, so torchrun and `accelerate launch` start it on several GPUs or machines.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import logging
+
+from fla.models import generate
+from fla.models._command import (
+    Parser,
+    UserError,
+    exit_code,
+    is_main_process,
+    natural,
+    positive_float,
+    positive_int,
+    say,
+)
+from fla.models._corpus import Corpus, HeldOutWindows, load_corpus, windows
+from fla.models._tokenizer import byte_tokenizer
+from fla.models._train_checkpoints import MODES, open_run, steps_of
+from fla.models._train_report import held_out_bits, plot_loss, write_results
+from fla.models._train_settings import CPU, GPU, SIZES, make_config, make_model, parse_override
+from fla.utils.hardware import hardware
+
+_PROG = "python -m fla.models.train"
+_EXTRA = ("accelerate", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with all defaults filled in."""
+
+    model: str
+    size: str
+    overrides: dict[str, Any]
+    data: str | None
+    max_bytes: int
+    steps: int
+    batch: int
+    length: int
+    lr: float
+    seed: int
+    out: Path
+    mode: str
+    prompt: str
+
+    def started_with(self, corpus: Corpus, processes: int) -> dict[str, Any]:
+        """What may not change in the course of the run, by the names people know it by."""
+        return {
+            "--model": self.model,
+            "--size": self.size,
+            "--set": self.overrides,
+            "the text (fingerprint)": corpus.fingerprint,
+            "sequences a step": self.batch * processes,
+            "--length": self.length,
+            "--lr": self.lr,
+            "--seed": self.seed,
+        }
+
+
+def parse(arguments: Sequence[str] | None) -> Run:
+    """The run that the command line asks for, with the defaults of this machine.
+
+    Raises:
+        UserError: an option that does not fit.
+    """
+    defaults = GPU if hardware().device in ("cuda", "xpu") else CPU
+    parser = Parser(_PROG, __doc__ or "")
+    add = parser.add_argument
+    add("--model", default="gla", metavar="TYPE", help="any model type that AutoModelForCausalLM knows (default gla)")
+    add("--data", help="a file, a folder, or name[:config] from `datasets` (default: Python's standard library)")
+    add("--out", type=Path, help="folder of the run (default runs/TYPE)")
+    add("--size", choices=SIZES, default=defaults.size, help=f"shape of the model (here {defaults.size})")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the config; may be repeated")
+    add("--steps", type=positive_int, default=defaults.steps, help=f"steps in all (here {defaults.steps})")
+    add("--batch", type=positive_int, default=defaults.batch, help=f"sequences a process (here {defaults.batch})")
+    add("--length", type=positive_int, default=defaults.length, help=f"bytes a sequence (here {defaults.length})")
+    add("--lr", type=positive_float, help="highest learning rate (default: by size)")
+    add("--seed", type=natural, default=0, help="of weights, data order and sample (default 0)")
+    add("--max-bytes", type=positive_int, default=2**28, help="read at most so much text (default 256 MiB)")
+    add("--prompt", help="what the sample begins with (default: 'def ' after the standard library, else nothing)")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--resume", action="store_const", const="resume", dest="mode", help="insist on going on")
+    mode.add_argument("--fresh", action="store_const", const="fresh", dest="mode", help="start over")
+    options = parser.parse_args(arguments)
+    if options.length < 2:
+        raise UserError("argument --length: expected at least 2: the first byte of a sequence is not predicted")
+    prompt = options.prompt if options.prompt is not None else "" if options.data else "def "
+    return Run(
+        model=options.model,
+        size=options.size,
+        overrides=dict(map(parse_override, options.set)),
+        data=options.data,
+        max_bytes=options.max_bytes,
+        steps=options.steps,
+        batch=options.batch,
+        length=options.length,
+        lr=options.lr or SIZES[options.size].lr,
+        seed=options.seed,
+        out=options.out or Path("runs", options.model),
+        mode=options.mode or MODES[0],
+        prompt=prompt,
+    )
+
+
+def train(run: Run) -> int:
+    """Train, measure, save and sample; returns the exit code.
+
+    Raises:
+        UserError: something that the person at the command line can put right.
+    """
+    _check_extra()
+    config = make_config(run.model, SIZES[run.size], run.length, run.overrides)
+    corpus = load_corpus(run.data, run.max_bytes)
+    arguments = _training_arguments(run)
+    training, held_out = windows(corpus, run.length, run.steps * run.batch * arguments.world_size, run.seed)
+    model = make_model(config, run.seed)
+    with arguments.main_process_first(local=False):
+        checkpoint = open_run(run.out, run.started_with(corpus, arguments.world_size), run.mode)
+    if checkpoint is not None and steps_of(checkpoint) > run.steps:
+        raise UserError(f"--steps {run.steps}: {run.out} has {steps_of(checkpoint)} steps behind it already")
+    order_0 = held_out.order_0(corpus.train)
+    _introduce(run, model, corpus, arguments, checkpoint, order_0)
+
+    # These need accelerate, or build on what does.
+    from fla.models._train_progress import Progress
+    from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep
+
+    tokens_per_step = run.batch * run.length * arguments.world_size
+    progress, stop = Progress(tokens_per_step, held_out.bits_per_byte), StopAtStep()
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=training,
+        eval_dataset=held_out,
+        processing_class=byte_tokenizer(),
+        callbacks=[progress, stop, MarkWhole(), RefuseDivergence()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    start = time.perf_counter()
+    try:
+        with stop:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise UserError("the GPU's memory is too small: try a smaller --batch, --length or --size") from error
+    if stop.received:
+        say(f"stopped at step {trainer.state.global_step} of {run.steps}; the same command goes on from there")
+        return 128 + stop.received
+    seconds = time.perf_counter() - start
+    _save(run, trainer, held_out, order_0, progress.tokens_per_second, seconds)
+    _sample(run)
+    return 0
+
+
+def _check_extra() -> None:
+    if missing := [name for name in _EXTRA if importlib.util.find_spec(name) is None]:
+        raise UserError(f"training needs {' and '.join(missing)}: pip install 'fla-models[train]'")
+
+
+def _training_arguments(run: Run) -> TrainingArguments:
+    device = hardware()
+    often = max(1, run.steps // 80)
+    arguments = TrainingArguments(
+        output_dir=str(run.out),
+        max_steps=run.steps,
+        per_device_train_batch_size=run.batch,
+        per_device_eval_batch_size=run.batch,
+        learning_rate=run.lr,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, run.steps // 20),
+        weight_decay=0.1,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        bf16=device.device == "cuda" and device.bf16,
+        seed=run.seed,
+        train_sampling_strategy="sequential",
+        logging_steps=often,
+        eval_strategy="steps",
+        eval_steps=10 * often,
+        save_strategy="steps",
+        save_steps=10 * often,
+        save_total_limit=2,
+        prediction_loss_only=True,
+        logging_nan_inf_filter=False,
+        dataloader_pin_memory=device.is_gpu,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        log_level_replica="error",
+    )
+    if arguments.n_gpu > 1:
+        # Several GPUs in one process would mean DataParallel; torchrun is the way to use them.
+        arguments._n_gpu = 1
+        say(f"{torch.cuda.device_count()} GPUs are here and one is used: torchrun --nproc-per-node N -m ... takes N")
+    return arguments
+
+
+def _introduce(
+    run: Run,
+    model: PreTrainedModel,
+    corpus: Corpus,
+    arguments: TrainingArguments,
+    checkpoint: Path | None,
+    order_0: float,
+) -> None:
+    where = hardware().name if hardware().is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    where += f" x {arguments.world_size}" if arguments.world_size > 1 else ""
+    begins = f"goes on from step {steps_of(checkpoint)}" if checkpoint else "begins"
+    say(f"model    {run.model}, {model.num_parameters():,} parameters, {_precision(arguments)}, on {where}")
+    say(f"text     {corpus.description}")
+    say(f"order 0  {order_0:.3f} bits per held-out byte from byte frequencies alone")
+    say(
+        f"run      {run.out} {begins}: {run.steps} steps of {run.batch * arguments.world_size} x {run.length} bytes; "
+        "Ctrl-C saves, the same command goes on\n"
+    )
+
+
+def _precision(arguments: TrainingArguments) -> str:
+    return "bfloat16" if arguments.bf16 else "float32"
+
+
+def _save(
+    run: Run, trainer: Trainer, held_out: HeldOutWindows, order_0: float, tokens_per_second: float, seconds: float
+) -> None:
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None:
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(run.out))
+    history = trainer.state.log_history
+    bits = held_out_bits(history, held_out.bits_per_byte)[-1][1]
+    if not is_main_process():
+        return
+    title = f"{run.model} on {run.data or 'the standard library'}"
+    plot_loss(run.out / "loss.png", title, history, held_out.bits_per_byte, order_0)
+    results = {
+        "model": run.model,
+        "parameters": trainer.model.num_parameters(),
+        "steps": run.steps,
+        "held_out_bits_per_byte": round(bits, 4),
+        "order_0_bits_per_byte": round(order_0, 4),
+        "tokens_per_second": round(tokens_per_second),
+        "seconds": round(seconds, 1),
+    }
+    write_results(run.out / "results.json", results)
+    minutes = f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    say(f"\nheld out {bits:.3f} bits per byte (order 0: {order_0:.3f}), {minutes}, {tokens_per_second:,.0f} tokens/s")
+    say(f"written  {run.out}: the model; {run.out / 'loss.png'}: its loss")
+
+
+def _sample(run: Run) -> None:
+    """Let the model that was written to disk write."""
+    if not is_main_process():
+        return
+    model, tokenizer = generate.load(str(run.out))
+    say(f"sample   {_generate_command(run)}\n")
+    set_seed(run.seed)
+    generate.write_text(model.to(hardware().device), tokenizer, run.prompt)
+
+
+def _generate_command(run: Run) -> str:
+    return f"python -m fla.models.generate {run.out} --prompt {run.prompt!r}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    return train(parse(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(exit_code(_PROG, main))

@@ -1,0 +1,424 @@
+"""Every model against the same demands; a new model adds lines to ``MODELS``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
+from safetensors import safe_open
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
+
+import fla.models
+from fla.models import Cache
+from fla.models.configuration import FLAConfig
+from fla.models.modeling import FLAForCausalLM
+from fla.utils.numerics import assert_close
+
+
+class Model(NamedTuple):
+    """A class stem and what its config differs in from the small ones of these tests."""
+
+    stem: str
+    options: dict[str, Any] = {}
+
+    def config(self) -> FLAConfig:
+        small = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 2, "vocab_size": 64, "initializer_range": 0.2}
+        small |= {"intermediate_size": 48, "eos_token_id": None}
+        return getattr(fla.models, f"{self.stem}Config")(**{**small, **self.options})
+
+    def build(self, **options: Any) -> FLAForCausalLM:
+        torch.manual_seed(0)
+        config = self._replace(options={**self.options, **options}).config()
+        return getattr(fla.models, f"{self.stem}ForCausalLM")(config).eval()
+
+
+WINDOWED = {"layers": [1], "num_heads": 4, "num_kv_heads": 2, "window_size": 9}
+MODELS = {
+    "gla": Model("GLA"),
+    "gla, options": Model("GLA", {"num_kv_heads": 1, "use_short_conv": True, "fuse_norm": False, "expand_k": 1}),
+    "gla, hybrid": Model("GLA", {"num_hidden_layers": 3, "attn": [WINDOWED, {"layers": [2], "num_heads": 2}]}),
+    "transformer": Model("Transformer"),
+    "transformer, options": Model(
+        "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
+    ),
+}
+GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+TIGHT = 5e-5
+
+
+def tokens(batch: int, steps: int) -> torch.Tensor:
+    return torch.randint(3, 64, (batch, steps), generator=torch.Generator().manual_seed(steps))
+
+
+def generate(model: FLAForCausalLM, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+    return model.generate(ids, **{"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, **options})
+
+
+def gradients(model: FLAForCausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    parameters = dict(model.named_parameters())
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_agrees_with_the_golden_case(path: Path) -> None:
+    with safe_open(path, "pt") as case:
+        about = json.loads(case.metadata()["case"])
+        tensors = {key: case.get_tensor(key) for key in case.keys()}  # noqa: SIM118
+    config = getattr(fla.models, f"{about['model']}Config")(**about["config"])
+    model = getattr(fla.models, f"{about['model']}ForCausalLM")(config).train()
+    weights = {k.removeprefix("param."): v.float() for k, v in tensors.items() if k.startswith("param.")}
+    model.load_state_dict(weights)
+    ids = tensors["input_ids"]
+    output = model(ids, labels=ids)
+    assert_close("logits", tensors["logits"], output.logits, 1e-4)
+    assert output.loss.item() == pytest.approx(about["loss"], rel=1e-4)
+    norms = {name: g.norm().item() for name, g in gradients(model, output.loss).items()}
+    assert norms == pytest.approx(about["grad_norm"], rel=1e-3)
+    if "greedy" in tensors:
+        continued = generate(model.eval(), ids[:, :70], max_new_tokens=12, eos_token_id=None)
+        assert torch.equal(continued[:, 70:], tensors["greedy"])
+
+
+@every_model
+@pytest.mark.parametrize("tied", [False, True])
+def test_saved_and_loaded_it_is_the_same(model: Model, tied: bool, tmp_path: Path) -> None:
+    original, ids = model.build(tie_word_embeddings=tied), tokens(2, 10)
+    original.save_pretrained(tmp_path)
+    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert type(loaded) is type(original)
+    assert not any(report.values())
+    assert torch.equal(original(ids).logits, loaded.eval()(ids).logits)
+    assert (loaded.lm_head.weight is loaded.model.embeddings.weight) is tied
+    assert AutoConfig.from_pretrained(tmp_path).to_diff_dict() == original.config.to_diff_dict()
+    base = AutoModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(original.model(ids).last_hidden_state, base(ids).last_hidden_state)
+
+
+@every_model
+def test_loads_in_another_dtype(model: Model, tmp_path: Path) -> None:
+    model.build().save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
+    ids = tokens(1, 20)
+    assert_close("logits", model.build()(ids).logits, loaded(ids).logits.float(), 0.1)
+
+
+@every_model
+def test_cached_decoding_equals_the_full_forward(model: Model) -> None:
+    lm, ids = model.build(), tokens(2, 90)
+    full, cache, pieces, start = lm(ids).logits, Cache(), [], 0
+    for end in (70, 71, 72, 80, 90):
+        output = lm(ids[:, start:end], past_key_values=cache, use_cache=True)
+        assert output.past_key_values is cache
+        assert cache.get_seq_length() == end
+        pieces.append(output.logits)
+        start = end
+    assert_close("logits", full, torch.cat(pieces, 1), TIGHT)
+
+
+@every_model
+def test_generation_takes_the_best_token_of_the_full_forward(model: Model) -> None:
+    lm, ids = model.build(), tokens(2, 70)
+    continued = generate(lm, ids)
+    assert torch.equal(lm(continued[:, :-1]).logits[:, 69:].argmax(-1), continued[:, 70:])
+    assert torch.equal(generate(lm, ids, use_cache=False), continued)
+    assert torch.equal(generate(lm, ids, prefill_chunk_size=32), continued)
+    with torch.inference_mode():
+        assert torch.equal(generate(lm, ids), continued)
+
+
+@every_model
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
+def test_a_left_padded_batch_continues_as_each_alone(model: Model, options: dict[str, Any]) -> None:
+    lm, lengths = model.build(), (20, 12, 1)
+    ids = tokens(3, 20)
+    mask = (torch.arange(20).flip(0) < torch.tensor(lengths)[:, None]).long()
+    together = generate(lm, ids * mask, attention_mask=mask, **options)
+    for n, length in enumerate(lengths):
+        alone = generate(lm, ids[n : n + 1, 20 - length :], **options)
+        assert torch.equal(alone[0, length:], together[n, 20:])
+
+
+@every_model
+def test_beams_find_what_is_likelier_than_greedy(model: Model) -> None:
+    lm, ids = model.build(), tokens(1, 10)
+
+    def log_likelihood(continued: torch.Tensor) -> float:
+        logits = lm(continued[:, :-1]).logits[:, 9:].log_softmax(-1)
+        return logits.gather(-1, continued[:, 10:, None]).sum().item()
+
+    beams = generate(lm, ids, num_beams=6, return_dict_in_generate=True, output_scores=True)
+    assert log_likelihood(beams.sequences) >= log_likelihood(generate(lm, ids)) - 1e-4
+    assert beams.sequences_scores.item() == pytest.approx(log_likelihood(beams.sequences) / 6, rel=1e-3)
+
+
+@every_model
+def test_sampling_follows_its_seed(model: Model) -> None:
+    lm, ids = model.build(), tokens(2, 10)
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        drawn.append(generate(lm, ids, do_sample=True, top_k=0, num_return_sequences=2))
+    assert torch.equal(*drawn)
+    assert not torch.equal(drawn[0], generate(lm, ids).repeat_interleave(2, 0))
+
+
+@every_model
+def test_packed_sequences_equal_each_alone(model: Model) -> None:
+    lm, ids, ends = model.build().train(), tokens(1, 60), [0, 25, 25, 26, 60]
+    packed = lm(ids, labels=ids, cu_seqlens=torch.tensor(ends))
+    alone = [
+        lm(ids[:, start:end], labels=ids[:, start:end], num_items_in_batch=1)
+        for start, end in zip(ends, ends[1:])
+        if start < end
+    ]
+    assert_close("logits", torch.cat([output.logits for output in alone], 1), packed.logits, TIGHT)
+    # The last token of each sequence predicts nothing.
+    expected = sum(output.loss for output in alone) / (60 - 3)
+    assert packed.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    got = gradients(lm, packed.loss)
+    for name, gradient in gradients(lm, expected).items():
+        assert_close(name, gradient, got[name], TIGHT)
+
+
+@every_model
+def test_padding_changes_neither_loss_nor_gradients(model: Model) -> None:
+    lm, ids = model.build().train(), tokens(1, 20)
+    padded = torch.nn.functional.pad(ids, (7, 3))
+    mask = (padded > 0).long()
+    expected, output = lm(ids, labels=ids), lm(padded, mask, labels=padded.masked_fill(mask == 0, -100))
+    assert_close("logits", expected.logits, output.logits[:, 7:27], TIGHT)
+    assert output.loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
+    got = gradients(lm, output.loss)
+    for name, gradient in gradients(lm, expected.loss).items():
+        assert_close(name, gradient, got[name], TIGHT)
+
+
+@every_model
+@pytest.mark.parametrize(
+    "options",
+    [{"fuse_cross_entropy": False}, {"fuse_linear_cross_entropy": True}, {"fuse_norm": False, "fuse_swiglu": False}],
+    ids=lambda options: ", ".join(options),
+)
+@pytest.mark.parametrize("use_l2warp", [False, True])
+def test_fused_and_plain_forms_agree(model: Model, options: dict[str, bool], use_l2warp: bool) -> None:
+    fused, other = (model.build(use_l2warp=use_l2warp, **extra).train() for extra in ({}, options))
+    # The gated norm goes by another name where it is not fused, as in existing checkpoints.
+    names = dict(zip(fused.state_dict(), other.state_dict()))
+    other.load_state_dict({names[name]: weight for name, weight in fused.state_dict().items()})
+    ids = tokens(2, 20)
+    expected, output = fused(ids, labels=ids), other(ids, labels=ids)
+    assert (output.logits is None) == ("fuse_linear_cross_entropy" in options)
+    assert output.loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
+    got = gradients(other, output.loss)
+    for name, gradient in gradients(fused, expected.loss).items():
+        assert_close(name, gradient, got[names[name]], TIGHT)
+    assert other.eval()(ids, labels=ids).logits is not None
+
+
+@every_model
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_no_gradient(model: Model, reentrant: bool) -> None:
+    lm, ids = model.build().train(), tokens(2, 20)
+    expected = gradients(lm, lm(ids, labels=ids).loss)
+    calls = []
+    lm.model.layers[0].attn_norm.register_forward_hook(lambda *_: calls.append(1))
+    lm.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    lm.enable_input_require_grads()
+    lm(ids, labels=ids, use_cache=True).loss.backward()
+    assert len(calls) == 2
+    for name, parameter in lm.named_parameters():
+        assert_close(name, expected[name], parameter.grad, TIGHT)
+
+
+@every_model
+def test_outputs_on_request(model: Model) -> None:
+    lm, ids = model.build(), tokens(2, 10)
+    output = lm(ids, output_hidden_states=True)
+    assert len(output.hidden_states) == lm.config.num_hidden_layers + 1
+    assert torch.equal(output.hidden_states[0], lm.model.embeddings(ids))
+    assert torch.equal(lm.lm_head(output.hidden_states[-1]), output.logits)
+    assert torch.equal(lm(inputs_embeds=lm.model.embeddings(ids)).logits, output.logits)
+    assert_close("kept", output.logits[:, -3:], lm(ids, logits_to_keep=3).logits, 1e-6)
+    assert_close("kept", output.logits[:, [1, 4]], lm(ids, logits_to_keep=torch.tensor([1, 4])).logits, 1e-6)
+    assert torch.equal(lm(ids, return_dict=False)[0], output.logits)
+    assert lm(ids, use_cache=False).past_key_values is None
+
+
+@every_model
+def test_trainer_learns_and_resumes(model: Model, tmp_path: Path) -> None:
+    ids = tokens(1, 16)
+    data = [{"input_ids": ids[0], "labels": ids[0]}] * 12
+    arguments = {
+        "output_dir": str(tmp_path),
+        "per_device_train_batch_size": 2,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 1e-2,
+        "save_steps": 2,
+        "eval_strategy": "epoch",
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        "seed": 0,
+    }
+
+    def train(steps: int, resume: bool = False) -> Trainer:
+        settings = TrainingArguments(**arguments, max_steps=steps)
+        trainer = Trainer(model.build(), settings, train_dataset=data, eval_dataset=data[:2])
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = train(4)
+    losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    # A mean over both accumulated batches, not their sum; old releases count one label too many a row.
+    fresh = model.build().train()(ids, labels=ids).loss.item()
+    assert losses[0] == pytest.approx(fresh, rel=0.1)
+    assert losses[-1] < losses[0]
+    resumed = train(4, resume=True)
+    for expected, got in zip(whole.model.parameters(), resumed.model.parameters()):
+        assert_close("resumed", expected, got, 1e-5)
+
+
+@every_model
+def test_lora_by_peft(model: Model, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    lm, ids = model.build(), tokens(2, 12)
+    before = lm(ids).logits
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+    settings = peft.LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = peft.get_peft_model(lm, settings)
+    loss = adapted.train()(ids, labels=ids).loss
+    loss.backward()
+    trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
+    assert trained == {name for name, p in adapted.named_parameters() if "lora_" in name}
+    assert all(p.grad.abs().max() > 0 for name, p in adapted.named_parameters() if name in trained)
+    with torch.no_grad():
+        after = adapted.eval()(ids).logits
+        assert not torch.allclose(before, after)
+        adapted.save_pretrained(tmp_path)
+        assert_close("loaded", after, peft.PeftModel.from_pretrained(model.build(), tmp_path).eval()(ids).logits, 1e-5)
+        assert_close("merged", after, adapted.merge_and_unload()(ids).logits, TIGHT)
+
+
+@every_model
+def test_compiles_whole(model: Model) -> None:
+    torch._dynamo.reset()
+    lm, ids = model.build().train(), tokens(1, 30)
+    expected = lm(ids, labels=ids)
+    compiled = torch.compile(lm, fullgraph=True, backend="aot_eager")
+    output = compiled(ids, labels=ids)
+    assert_close("logits", expected.logits, output.logits, TIGHT)
+    got = gradients(lm, output.loss)
+    for name, gradient in gradients(lm, expected.loss).items():
+        assert_close(name, gradient, got[name], TIGHT)
+
+
+def test_the_cache_follows_its_rows() -> None:
+    lm, ids, cache = MODELS["gla, hybrid"].build(), tokens(3, 20), Cache()
+    lm(ids[:, :15], past_key_values=cache, use_cache=True)
+    cache.reorder_cache(torch.tensor([2, 0, 0]))
+    assert_close("reordered", lm(ids[[2, 0, 0]]).logits[:, 15:], _rest(lm, ids[[2, 0, 0]], cache), TIGHT)
+    cache.batch_repeat_interleave(2)
+    cache.batch_select_indices(torch.tensor([0, 3]))
+    assert_close("selected", lm(ids[[2, 0]]).logits[:, 15:], _rest(lm, ids[[2, 0]], cache), TIGHT)
+    with pytest.raises(ValueError, match="cannot be cropped"):
+        cache.crop(-1)
+    cache.reset()
+    assert cache.get_seq_length() == 0
+    assert_close("reset", lm(ids).logits, lm(ids, past_key_values=cache).logits, 1e-6)
+
+
+def _rest(lm: FLAForCausalLM, ids: torch.Tensor, cache: Cache) -> torch.Tensor:
+    return lm(ids[:, 15:], past_key_values=cache, use_cache=False).logits
+
+
+def test_keys_can_be_cropped_and_a_transformer_assisted() -> None:
+    lm, ids, cache = MODELS["transformer"].build(), tokens(1, 20), Cache()
+    lm(ids, past_key_values=cache, use_cache=True)
+    cache.crop(-5)
+    assert cache.get_seq_length() == 15
+    assert_close("cropped", lm(ids).logits[:, 15:], _rest(lm, ids, cache), TIGHT)
+    assistant = MODELS["transformer"].build(num_hidden_layers=1)
+    assert torch.equal(generate(lm, ids), generate(lm, ids, assistant_model=assistant))
+
+
+def test_a_recurrent_model_refuses_assisted_generation() -> None:
+    lm = MODELS["gla"].build()
+    with pytest.raises(ValueError, match="stateful"):
+        generate(lm, tokens(1, 5), assistant_model=MODELS["gla"].build())
+    with pytest.raises(ValueError, match="rolled back"):
+        generate(MODELS["transformer"].build(), tokens(1, 5), assistant_model=lm)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"hiden_size": 32}, TypeError, "GLAConfig: unknown key hiden_size"),
+        ({"attnres_block_size": 4}, ValueError, "attnres_block_size.*got 4"),
+        ({"use_gv": True}, ValueError, "use_gk, use_gv.*True and True"),
+        ({"attn": 3}, TypeError, "attn.*int"),
+        ({"attn": [3]}, TypeError, "attn.*int"),
+        ({"attn": {"layers": [1]}}, ValueError, "attn: expected layers and num_heads, got layers only|num_heads"),
+        ({"attn": {"layers": [1], "num_heads": 2, "heads": 1}}, ValueError, "attn.*heads as well"),
+        ({"attn": {"layers": [2], "num_heads": 2}}, ValueError, r"attn: expected layers from 0 to 1, got \[2\]"),
+        (
+            {"attn": [{"layers": [0, 1], "num_heads": 2}, {"layers": [1], "num_heads": 1}]},
+            ValueError,
+            r"attn.*layers \[1\] more than once",
+        ),
+    ],
+)
+def test_a_bad_config_is_refused_by_name(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises((error, StrictDataclassError), match=message):
+        Model("GLA", options).config()
+
+
+def test_a_value_of_the_wrong_type_is_refused_by_name() -> None:
+    with pytest.raises(StrictDataclassFieldValidationError, match="'num_heads'.*\n.*expected int, got str"):
+        Model("GLA", {"num_heads": "4"}).config()
+
+
+def test_sizes_that_heads_do_not_divide_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="num_heads=3"):
+        Model("GLA", {"num_heads": 3}).build()
+
+
+def test_unknown_keys_of_a_file_are_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MODELS["gla"].config().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "share_conv_kernel": True}))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert "share_conv_kernel" in caplog.text
+    assert not hasattr(config, "share_conv_kernel")
+
+
+@every_model
+def test_bad_input_is_refused_by_name(model: Model) -> None:
+    lm, ids = model.build(), tokens(2, 10)
+    with pytest.raises(ValueError, match="input_ids, inputs_embeds"):
+        lm()
+    with pytest.raises(ValueError, match=r"attention_mask.*\[2, 9\]"):
+        lm(ids, attention_mask=torch.ones(2, 9))
+    with pytest.raises(ValueError, match="cu_seqlens.*B=2"):
+        lm(ids, cu_seqlens=torch.tensor([0, 20]))
+    with pytest.raises(ValueError, match="output_attentions"):
+        lm(ids, output_attentions=True)
+    with pytest.raises(TypeError, match="past_key_values: expected fla.models.Cache, got DynamicCache"):
+        lm(ids, past_key_values=transformers.DynamicCache())
+    with pytest.raises(TypeError, match="cu_seqlen"):
+        lm(ids, cu_seqlen=torch.tensor([0, 20]))
+    with pytest.raises(ValueError, match=r"labels.*\[2, 10\], got \[2, 9\]"):
+        lm(ids, labels=ids[:, 1:])
+    with pytest.raises(ValueError, match="cache_implementation.*'static'"):
+        generate(lm, ids, cache_implementation="static")

@@ -1,0 +1,177 @@
+"""Host side of the short convolution on a GPU: the registered ops and their gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from fla.modules.convolution.reference import causal_conv1d_update_ref
+from fla.utils._registration import register_op
+
+
+def _fwd(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    activate: bool,
+) -> torch.Tensor:
+    from fla.modules.convolution.launch import conv_fwd
+
+    return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)
+
+
+def _fwd_fake(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    activate: bool,
+) -> torch.Tensor:
+    return x.new_empty(x.shape)
+
+
+def _bwd(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    dy: torch.Tensor,
+    activate: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    from fla.modules.convolution.launch import conv_bwd
+
+    return conv_bwd(x, weight, bias, initial_state, cu_seqlens, dy, activate)
+
+
+def _bwd_fake(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    dy: torch.Tensor,
+    activate: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dx, dweight = x.new_empty(x.shape), weight.new_empty(weight.shape)
+    dbias, dinitial_state = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (bias, initial_state))
+    return dx, dweight, dbias, dinitial_state
+
+
+def _update(
+    x: torch.Tensor,
+    cache: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activate: bool,
+    backend: str,
+) -> torch.Tensor:
+    if backend != "triton":
+        return causal_conv1d_update_ref(x, cache, residual, weight, bias, activate)
+    from fla.modules.convolution.launch import conv_update
+
+    return conv_update(x, cache, residual, weight, bias, activate)
+
+
+def _update_fake(
+    x: torch.Tensor,
+    cache: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activate: bool,
+    backend: str,
+) -> torch.Tensor:
+    return x.new_empty(x.shape)
+
+
+conv_fwd = register_op(
+    "causal_conv1d_fwd",
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? initial_state, Tensor? cu_seqlens,"
+    " bool activate) -> Tensor",
+    _fwd,
+    _fwd_fake,
+)
+conv_bwd = register_op(
+    "causal_conv1d_bwd",
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? cu_seqlens, Tensor dy, bool activate)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+conv_update = register_op(
+    "causal_conv1d_update",
+    "(Tensor x, Tensor(a!) cache, Tensor? residual, Tensor weight, Tensor? bias, bool activate, str backend) -> Tensor",
+    _update,
+    _update_fake,
+)
+
+
+class CausalConv1dFunction(torch.autograd.Function):
+    """Saves the inputs; the backward pass convolves again for the activation's derivative."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        residual: torch.Tensor | None,
+        initial_state: torch.Tensor | None,
+        activate: bool,
+        cu_seqlens: torch.Tensor | None,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, bias, initial_state, cu_seqlens)
+        ctx.activate, ctx.residual_dtype = activate, None if residual is None else residual.dtype
+        return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)  # type: ignore[no-any-return]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
+        x, weight, bias, initial_state, cu_seqlens = ctx.saved_tensors
+        dx, dweight, dbias, dinitial_state = conv_bwd(x, weight, bias, initial_state, cu_seqlens, dy, ctx.activate)
+        return (
+            dx,
+            dweight,
+            None if bias is None else dbias,
+            None if ctx.residual_dtype is None else dy.to(ctx.residual_dtype),
+            None if initial_state is None else dinitial_state,
+            None,
+            None,
+        )
+
+
+def run_conv_triton(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    activate: bool,
+    cu_seqlens: torch.Tensor | None,
+) -> torch.Tensor:
+    """:func:`fla.modules.convolution.causal_conv1d` without the final state, on checked arguments."""
+    return CausalConv1dFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
+        x, weight, bias, residual, initial_state, activate, cu_seqlens
+    )
+
+
+def run_update(
+    x: torch.Tensor,
+    cache: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activate: bool,
+    backend: str,
+) -> torch.Tensor:
+    """:func:`fla.modules.convolution.causal_conv1d_update` on checked arguments ``[N, D]``."""
+    return conv_update(x, cache, residual, weight, bias, activate, backend)  # type: ignore[no-any-return]

@@ -1,0 +1,107 @@
+"""The registered ops of norms, gated linear units and the rotary embedding: one graph for all lengths, odd calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch.library import opcheck
+
+from fla.modules._norm.function import norm_bwd, norm_fwd
+from fla.modules.activations import swiglu, swiglu_linear
+from fla.modules.activations.function import glu_bwd, glu_fwd
+from fla.modules.fused_norm_gate import rms_norm_gated
+from fla.modules.layernorm import layer_norm, rms_norm
+from fla.modules.rotary import rotary_embedding
+from fla.modules.rotary.function import rotary
+
+X, Y, W, B = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8), torch.randn(8)
+HEADS, COS, SIN = torch.randn(1, 6, 2, 8), torch.randn(9, 4), torch.randn(9, 4)
+F32 = torch.float32
+
+
+@pytest.mark.parametrize(
+    ("op", "arguments"),
+    [
+        (norm_fwd, (X, None, W, None, None, "rms", "swish", 1e-5, F32, None)),
+        (norm_fwd, (X, Y, W, B, Y.half(), "layer", "sigmoid", 1e-5, torch.float16, torch.float16)),
+        (norm_bwd, (X, None, None, None, Y, None, "l2", "swish", 1e-5, F32, None)),
+        (norm_bwd, (X, Y, W, B, Y, Y, "layer", "swish", 1e-5, torch.float16, F32)),
+        (glu_fwd, (X, Y, "swish", 1.0)),
+        (glu_bwd, (X, Y, Y, "power", 3.0, True)),
+        (glu_bwd, (X, Y, Y, "sigmoid", 1.0, False)),
+        (rotary, (HEADS, COS, SIN, None, None, 2, False, False)),
+        (rotary, (HEADS, COS, SIN, torch.tensor([1, 2]), torch.tensor([0, 4, 6]), 0, True, True)),
+    ],
+)
+def test_op_passes_opcheck(op: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    opcheck(op, arguments)
+
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "rms_norm": lambda x: rms_norm(x, W, residual=x.flip(0), prenorm=True, backend="triton")[1],
+    "layer_norm": lambda x: layer_norm(x, W, B, backend="triton"),
+    "rms_norm_gated": lambda x: rms_norm_gated(x, x.flip(0), W, backend="triton"),
+    "swiglu": lambda x: swiglu(x, x.flip(0), backend="triton"),
+    "swiglu_linear": lambda x: swiglu_linear(x, x.flip(0), W.expand(4, 8), backend="triton"),
+    "rotary": lambda x: rotary_embedding(x[None, :, None], COS, SIN, backend="triton"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_compiles_whole_and_once(name: str) -> None:
+    function = FUNCTIONS[name]
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend=counter)
+    graphs = []
+    for length in (3, 5, 8):
+        x = torch.randn(length, 8, requires_grad=True)
+        expected, result = function(x), compiled(x)
+        torch.testing.assert_close(result, expected)
+        d = torch.randn_like(expected)
+        torch.testing.assert_close(torch.autograd.grad(result, x, d), torch.autograd.grad(expected, x, d))
+        graphs.append(counter.frame_count)
+    assert graphs[0] == graphs[-1]
+
+
+def test_second_derivative_is_refused() -> None:
+    x = torch.randn(2, 8, requires_grad=True)
+    d = torch.randn(2, 8, requires_grad=True)
+    (dx,) = torch.autograd.grad(rms_norm(x, W, backend="triton"), x, d, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dx.sum().backward()
+
+
+def test_empty_rows() -> None:
+    x = torch.randn(0, 8, requires_grad=True)
+    w = W.clone().requires_grad_()
+    y = rms_norm(x, w, backend="triton")
+    dx, dw = torch.autograd.grad(y, (x, w), torch.empty_like(y))
+    assert y.shape == dx.shape == (0, 8)
+    assert dw.eq(0).all()
+    assert swiglu(x, x, backend="triton").shape == (0, 8)
+
+
+def test_only_the_sum_is_used() -> None:
+    x, r = torch.randn(2, 8, requires_grad=True), torch.randn(2, 8, requires_grad=True)
+    _, total = rms_norm(x, W, residual=r, prenorm=True, backend="triton")
+    d = torch.randn(2, 8)
+    for gradient in torch.autograd.grad(total, (x, r), d):
+        torch.testing.assert_close(gradient, d)
+
+
+def test_positions_past_the_tables_are_not_read() -> None:
+    y = rotary_embedding(HEADS, COS, SIN, seqlen_offsets=torch.tensor([5]), backend="triton")
+    assert y[:, :4].isfinite().all()
+    assert y[:, 4:].isnan().all()
+
+
+def test_frozen_weight_costs_no_product() -> None:
+    x, y = torch.randn(3, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+    o = swiglu_linear(x, y, torch.eye(8), backend="triton")
+    expected = swiglu(x, y, backend="torch")
+    d = torch.randn(3, 8)
+    torch.testing.assert_close(torch.autograd.grad(o, (x, y), d), torch.autograd.grad(expected, (x, y), d))

@@ -1,0 +1,165 @@
+"""A Triton driver that compiles and runs nothing: kernels can be checked for a GPU that is not there.
+
+After ``use(90)`` host code takes CPU tensors with ``backend="triton"``. Each launch is compiled for that GPU, checked
+against its shared memory and recorded; results stay unwritten. One process for each architecture: Triton keeps the
+limits of the first, and some instructions end the compiler's process on another architecture. Works with Triton 3.6
+and 3.7.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
+
+Arch = int | str
+
+#: Shared memory that a block can have, by architecture: NVIDIA's as ``10 * major + minor``, AMD's by its name.
+SHARED_MEMORY: dict[Arch, int] = {
+    80: 166912,
+    86: 101376,
+    89: 101376,
+    90: 232448,
+    100: 232448,
+    120: 101376,
+    "gfx942": 65536,
+    "gfx950": 163840,
+}
+
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+_RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
+
+
+class Resources(NamedTuple):
+    """What a thread of a compiled kernel takes."""
+
+    registers: int
+    stack_bytes: int
+    """Spilled registers and local arrays."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel as it was compiled for one launch; launches of the same specialisation make one record."""
+
+    kernel: str
+    constants: dict[str, Any]
+    """The arguments that are compile-time constants, tile sizes among them."""
+    num_warps: int
+    num_stages: int
+    shared_bytes: int
+    resources: Resources | None
+    """None where no tool reads them: AMD."""
+
+
+def use(arch: Arch) -> list[Launch]:
+    """Compile every launch of this process for ``arch`` from now on; returns the list that launches are added to.
+
+    Args:
+        arch: a key of :data:`SHARED_MEMORY`.
+
+    Raises:
+        ValueError: an unknown architecture.
+        RuntimeError: under Triton's interpreter, which compiles nothing.
+    """
+    if arch not in SHARED_MEMORY:
+        raise ValueError(f"arch: expected one of {', '.join(map(str, SHARED_MEMORY))}, got {arch!r}")
+    if INTERPRETED:
+        raise RuntimeError("TRITON_INTERPRET=1: the interpreter compiles nothing; unset it")
+    target = GPUTarget("cuda", arch, 32) if isinstance(arch, int) else GPUTarget("hip", arch, 64)
+    driver = _DryDriver(target)
+    triton.runtime.driver.set_active(driver)
+    allow_triton_on_cpu()
+    return driver.utils.launches
+
+
+class _Utils:
+    """What Triton's compiler asks about a device, and where it hands its binaries to."""
+
+    def __init__(self, arch: Arch) -> None:
+        self.arch = arch
+        self.launches: list[Launch] = []
+        self._source: Any = None
+        self._metadata: Any = None
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": SHARED_MEMORY[self.arch], "multiprocessor_count": 132, "warpSize": 32}
+
+    def make_launcher(self, source: Any, metadata: Any) -> Callable[..., None]:
+        """Called just before :meth:`load_binary` of the same kernel, which is told less."""
+        self._source, self._metadata = source, metadata
+        return _launch_nothing
+
+    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+        resources = _resources(binary) if isinstance(self.arch, int) else None
+        constants = _constants(self._source)
+        metadata = self._metadata
+        self.launches.append(Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources))
+        registers, stack_bytes = resources or (0, 0)
+        return 1, 1, registers, stack_bytes, 1024
+
+
+class _DryDriver(DriverBase):  # type: ignore[misc]
+    def __init__(self, target: GPUTarget) -> None:
+        super().__init__()
+        self.target = target
+        self.utils = _Utils(target.arch)
+        self.launcher_cls = self.utils.make_launcher
+
+    @classmethod
+    def is_active(cls) -> bool:
+        return True
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        return ty
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def set_current_device(self, device: int) -> None:
+        pass
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        return 0
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def get_benchmarker(self) -> Callable[..., list[float]]:
+        raise RuntimeError("nothing runs under this driver, so nothing can be timed")
+
+
+def _launch_nothing(*args: Any, **kwargs: Any) -> None:
+    pass
+
+
+def _constants(source: Any) -> dict[str, Any]:
+    """The arguments declared as ``tl.constexpr``; None and 1, which Triton makes constants of as well, are not."""
+    named = {source.fn.arg_names[path[0]]: value for path, value in source.constants.items() if len(path) == 1}
+    return {p.name: named[p.name] for p in source.fn.params if p.is_constexpr and p.name in named}
+
+
+def _resources(cubin: bytes) -> Resources:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(_CUOBJDUMP), "--dump-resource-usage", file.name]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = _RESOURCES.search(report)
+    if found is None:
+        raise RuntimeError(f"cuobjdump reports no resource usage: {report!r}")
+    return Resources(int(found[1]), int(found[2]))

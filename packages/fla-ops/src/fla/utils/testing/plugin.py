@@ -1,0 +1,116 @@
+"""The pytest plugin: ``-p fla.utils.testing.plugin``.
+
+- Memory that nobody has written to yet is NaN (the largest number for integers), so that an op which leaves a part of
+  its result unwritten fails. ``@pytest.mark.unpoisoned`` lets a test be.
+- Random numbers are seeded by the test's node id; under Hypothesis by each example.
+- The fixture ``device`` is what the tests run on: ``FLA_TEST_DEVICE``, else a GPU where there is one.
+- Each xdist worker has one GPU.
+
+It is no entry point: that would load it into the test run of everybody who has the wheel installed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import zlib
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import pytest
+import torch
+
+_UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"
+_FUNCTIONS = ("empty", "empty_like", "empty_strided", "empty_permuted")
+_METHODS = ("new_empty", "new_empty_strided")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker and pick the worker's GPU, before anything has started CUDA."""
+    config.addinivalue_line("markers", _UNPOISONED)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
+    if worker.isdecimal() and (devices := visible_gpus()):
+        os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker) % len(devices)]
+
+
+def pytest_collection_finish() -> None:
+    """Tell Hypothesis of PyTorch's generator, if any test uses it, so that an example can be replayed."""
+    if "hypothesis" in sys.modules:
+        sys.modules["hypothesis"].register_random(_TORCH_RANDOM)
+
+
+def visible_gpus() -> list[str]:
+    """What stands, or could stand, in ``CUDA_VISIBLE_DEVICES``."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [device for device in listed.split(",") if device]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """The device under test."""
+    return torch.device(os.environ.get("FLA_TEST_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request: pytest.FixtureRequest) -> None:
+    seed = zlib.crc32(request.node.nodeid.encode())
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+
+
+@pytest.fixture(autouse=True)
+def _poisoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the functions themselves: code inside op implementations looks them up when it is called.
+
+    A ``TorchFunctionMode`` is off inside an op that the mode has seen, a ``TorchDispatchMode`` likewise and slows
+    everything, and PyTorch's own ``fill_uninitialized_memory`` works only together with deterministic algorithms, which
+    make other ops raise.
+    """
+    if request.node.get_closest_marker("unpoisoned"):
+        return
+    for name in _FUNCTIONS:
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
+    for name in _METHODS:
+        monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
+
+
+def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """``allocate`` with what it returns filled by what no computation can hide."""
+
+    @wraps(allocate)
+    def allocate_poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:
+        memory = allocate(*args, **kwargs)
+        if memory.layout == torch.strided and not memory.is_quantized:
+            with torch.no_grad():
+                memory.fill_(_poison(memory.dtype))
+        return memory
+
+    return allocate_poisoned
+
+
+def _poison(dtype: torch.dtype) -> float | bool:
+    if dtype.is_floating_point or dtype.is_complex:
+        return float("nan")
+    return True if dtype == torch.bool else torch.iinfo(dtype).max
+
+
+class _TorchRandom:
+    """PyTorch's generator as Hypothesis wants one."""
+
+    def seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def getstate(self) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    def setstate(self, state: torch.Tensor) -> None:
+        torch.set_rng_state(state)
+
+
+_TORCH_RANDOM = _TorchRandom()

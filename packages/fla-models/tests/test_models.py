@@ -50,6 +50,8 @@ MODELS = {
 }
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+#: Compiling is slow, and these hold all that the others do.
+COMPILED = ["gla, options", "gla, hybrid", "transformer, options"]
 TIGHT = 5e-5
 
 
@@ -135,12 +137,28 @@ def test_generation_takes_the_best_token_of_the_full_forward(model: Model) -> No
 
 
 @every_model
+def test_generation_starts_from_embeddings_or_a_cache(model: Model) -> None:
+    lm, ids, cache = model.build(), tokens(2, 30), Cache()
+    expected = generate(lm, ids)
+    assert torch.equal(generate(lm, None, inputs_embeds=lm.model.embeddings(ids)), expected[:, 30:])
+    lm(ids[:, :20], past_key_values=cache, use_cache=True)
+    assert torch.equal(generate(lm, ids, past_key_values=cache), expected)
+    # A second turn goes on from the cache of the first.
+    turn = torch.cat([expected, tokens(2, 5)], 1)
+    mask = torch.ones_like(turn)
+    assert torch.equal(
+        generate(lm, turn, past_key_values=cache, attention_mask=mask), generate(lm, turn, attention_mask=mask)
+    )
+
+
+@every_model
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}], ids=["greedy", "beams"])
 def test_a_left_padded_batch_continues_as_each_alone(model: Model, options: dict[str, Any]) -> None:
     lm, lengths = model.build(), (20, 12, 1)
     ids = tokens(3, 20)
     mask = (torch.arange(20).flip(0) < torch.tensor(lengths)[:, None]).long()
     together = generate(lm, ids * mask, attention_mask=mask, **options)
+    assert torch.equal(together, generate(lm, ids * mask, attention_mask=mask, prefill_chunk_size=7, **options))
     for n, length in enumerate(lengths):
         alone = generate(lm, ids[n : n + 1, 20 - length :], **options)
         assert torch.equal(alone[0, length:], together[n, 20:])
@@ -221,6 +239,20 @@ def test_fused_and_plain_forms_agree(model: Model, options: dict[str, bool], use
     for name, gradient in gradients(fused, expected.loss).items():
         assert_close(name, gradient, got[names[name]], TIGHT)
     assert other.eval()(ids, labels=ids).logits is not None
+
+
+@every_model
+@pytest.mark.parametrize("fused", [False, True])
+def test_autocast_stays_near_float32(model: Model, fused: bool) -> None:
+    lm, ids = model.build(fuse_linear_cross_entropy=fused).train(), tokens(2, 20)
+    expected = lm(ids, labels=ids).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = lm(ids, labels=ids).loss
+    assert loss.item() == pytest.approx(expected.item(), rel=0.01)
+    flat, flat_expected = (
+        torch.cat([g.flatten() for g in gradients(lm, value).values()]) for value in (loss, expected)
+    )
+    assert_close("gradients", flat_expected, flat, 0.1)
 
 
 @every_model
@@ -308,7 +340,9 @@ def test_lora_by_peft(model: Model, tmp_path: Path) -> None:
         assert_close("merged", after, adapted.merge_and_unload()(ids).logits, TIGHT)
 
 
-@every_model
+@pytest.mark.parametrize(
+    "model", [MODELS[name] for name in MODELS if "," in name], ids=lambda model: str(model.options)
+)
 def test_compiles_whole(model: Model) -> None:
     torch._dynamo.reset()
     lm, ids = model.build().train(), tokens(1, 30)

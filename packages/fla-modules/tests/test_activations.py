@@ -99,7 +99,7 @@ def test_names_that_configs_use() -> None:
 
 BAD_INPUT: list[tuple[tuple[Any, Any], type[Exception], str]] = [
     ((X, [1.0]), TypeError, "y: expected a tensor, got list"),
-    ((X.long(), X.long()), TypeError, "x: expected a floating dtype, got torch.int64"),
+    ((X.long(), X.long()), TypeError, "x: expected float32, bfloat16, float16 or float64, got torch.int64"),
     ((X, X.float()), TypeError, "y: expected torch.float64 as x, got torch.float32"),
     ((X, X[1:]), ValueError, r"y: expected the shape of x \[61\], got \[60\]"),
     ((X, X.to("meta")), ValueError, "y: expected on cpu as x, got meta"),

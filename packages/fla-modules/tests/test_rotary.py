@@ -166,5 +166,7 @@ def test_bad_boundaries_and_dims_are_named() -> None:
     q, k = qk(1, 7)
     with pytest.raises(ValueError, match="cu_seqlens: expected to start at 0 and end at T=7, got 0..6"):
         RotaryEmbedding(8)(q, k, cu_seqlens=torch.tensor([0, 6]))
+    with pytest.raises(ValueError, match=r"k: expected shape \[B, T, HK, D\] with .*T=7.*, got \[1, 5, 1, 8\]"):
+        RotaryEmbedding(8)(q, k[:, :5])
     with pytest.raises(ValueError, match="dim: expected an even number above 0, got 7"):
         RotaryEmbedding(7)

@@ -115,7 +115,7 @@ REPORT = Report(
 
 
 TEXT = """\
-hardware  NVIDIA H200: cuda:0, hopper, compute capability 9.0, 132 SMs, 227 KiB of shared memory, 60 MiB of L2, tf32, tma
+hardware  NVIDIA H200: cuda:0, hopper, compute capability 9.0, 132 SMs, 227 KiB of shared memory, 60 MiB of L2, tma
 versions  torch         2.13.0  (>=2.7)
           triton        not installed  (>=3.2)
 backends  triton for fla.ops: gla, delta_rule
@@ -131,7 +131,7 @@ something is broken: see the findings"""
 
 
 def test_text() -> None:
-    assert replace(REPORT, hardware=(replace(H200, bf16=False),)).as_text() == TEXT
+    assert replace(REPORT, hardware=(replace(H200, tf32=False, bf16=False),)).as_text() == TEXT
 
 
 def test_json_says_the_same() -> None:

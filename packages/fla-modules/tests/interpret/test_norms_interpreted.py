@@ -14,11 +14,13 @@ from fla.modules.activations import swiglu, swiglu_linear
 from fla.modules.activations.function import glu_bwd, glu_fwd
 from fla.modules.fused_norm_gate import rms_norm_gated
 from fla.modules.layernorm import layer_norm, rms_norm
-from fla.modules.rotary import rotary_embedding
+from fla.modules.rotary import RotaryEmbedding, rotary_embedding
+from fla.modules.rotary.api import rotate
 from fla.modules.rotary.function import rotary
 
 X, Y, W, B = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8), torch.randn(8)
 HEADS, COS, SIN = torch.randn(1, 6, 2, 8), torch.randn(9, 4), torch.randn(9, 4)
+OFFSETS, PACKED = torch.tensor([1, 2]), torch.tensor([0, 4, 6])
 F32 = torch.float32
 
 
@@ -32,8 +34,8 @@ F32 = torch.float32
         (glu_fwd, (X, Y, "swish", 1.0)),
         (glu_bwd, (X, Y, Y, "power", 3.0, True)),
         (glu_bwd, (X, Y, Y, "sigmoid", 1.0, False)),
-        (rotary, (HEADS, COS, SIN, None, None, 2, False, False)),
-        (rotary, (HEADS, COS, SIN, torch.tensor([1, 2]), torch.tensor([0, 4, 6]), 0, True, True)),
+        (rotary, (HEADS, None, COS, SIN, None, None, None, None, 2, False, False)),
+        (rotary, (HEADS, HEADS[:, :, :1], COS, SIN, SIN, COS, OFFSETS, PACKED, 0, True, True)),
     ],
 )
 def test_op_passes_opcheck(op: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -91,6 +93,21 @@ def test_only_the_sum_is_used() -> None:
     d = torch.randn(2, 8)
     for gradient in torch.autograd.grad(total, (x, r), d):
         torch.testing.assert_close(gradient, d)
+
+
+@pytest.mark.parametrize("scale_base", [None, 16.0])
+@pytest.mark.parametrize(("offset", "cu_seqlens"), [(3, None), (3, PACKED), (OFFSETS, PACKED)])
+def test_queries_and_keys_turn_in_one_launch(
+    scale_base: float | None, offset: int | torch.Tensor, cu_seqlens: torch.Tensor | None
+) -> None:
+    q, k = torch.randn(1, 6, 3, 8, requires_grad=True), torch.randn(1, 6, 1, 8, requires_grad=True)
+    tables = RotaryEmbedding(8, scale_base=scale_base)._make(10, q.device, torch.float32)
+    d = torch.randn(1, 6, 3, 8), torch.randn(1, 6, 1, 8)
+    results = []
+    for backend in ("triton", "torch"):
+        turned = rotate(q, k, tables, False, offset, cu_seqlens, backend)
+        results.append((*turned, *torch.autograd.grad(turned, (q, k), d)))
+    torch.testing.assert_close(*results)
 
 
 def test_positions_past_the_tables_are_not_read() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fla.layers.base import Call, Mixer, check_divisible
-from fla.layers.utils import find_padding
+from fla.layers.utils import find_padding, has_padding
 from fla.modules import RMSNorm, RotaryEmbedding
 from fla.ops.attn import parallel_attn
 
@@ -88,7 +88,7 @@ class Attention(Mixer):
     def _rotate(self, q: torch.Tensor, k: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
         offset: int | torch.Tensor = call.past
         mask = call.attention_mask
-        if call.past and mask is not None and find_padding(mask, mask.shape[1]) is not None:
+        if call.past and mask is not None and has_padding(mask, mask.shape[1]):
             offset = mask[:, : call.past].sum(-1, dtype=torch.int32)
         return self.rotary(q, k, offset, call.cu_seqlens, call.past + call.steps)  # type: ignore[no-any-return]
 

@@ -153,6 +153,9 @@ class GatedLinearAttention(Mixer):
             q, k, v = projected
             return q, k, v, None
         past = call.read("conv_state") or (None, None, None)
+        if not call.writes:
+            # A single step would update them in place.
+            past = tuple(None if cache is None else cache.clone() for cache in past)
         convolved = [
             convolution(y, cache=cache, output_final_state=call.writes, cu_seqlens=call.cu_seqlens)
             for convolution, y, cache in zip((self.q_conv1d, self.k_conv1d, self.v_conv1d), projected, past)

@@ -72,40 +72,64 @@ class Padding(NamedTuple):
         return pad_input(x[0], self.indices, self.batch, self.seqlen)
 
 
-_PADDINGS = WeakTensorKeyDictionary()
+class _Known(NamedTuple):
+    """What has been read from one version of a mask."""
+
+    version: int | None
+    last_padded: int
+    """The last column with padding in any row, -1 if there is none."""
+    paddings: dict[int, Padding]
+
+
+_KNOWN = WeakTensorKeyDictionary()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def has_padding(attention_mask: torch.Tensor, steps: int) -> bool:
+    """Whether there is padding among the last ``steps`` columns of a mask; see :func:`find_padding`."""
+    return _known(attention_mask).last_padded >= attention_mask.shape[1] - steps
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def find_padding(attention_mask: torch.Tensor, steps: int) -> Padding | None:
     """The padding among the last ``steps`` columns of a mask, None if there is none.
 
-    Waits for the device, once for each mask: the layers of a model share the answer.
+    Waits for the device, once for each mask and once more if there is padding: layers share the answer.
 
     Args:
         attention_mask: ``[B, L]`` with L at least ``steps``.
         steps: columns that count, from the end.
 
     Raises:
-        ValueError: the mask holds values other than 0 and 1, or no real token at all.
+        ValueError: the mask holds values other than 0 and 1, or no real token in these columns.
     """
-    version = None if attention_mask.is_inference() else attention_mask._version
-    known: dict[tuple[int | None, int], Padding | None] = _PADDINGS.setdefault(attention_mask, {})
-    key = (version, steps)
-    if key not in known:
+    if not has_padding(attention_mask, steps):
+        return None
+    paddings = _known(attention_mask).paddings
+    if steps not in paddings:
         # Tensors made in inference mode could not be used in training later.
         with torch.inference_mode(False):
-            known[key] = _find_padding(attention_mask[:, attention_mask.shape[1] - steps :])
-    return known[key]
+            mask = attention_mask[:, attention_mask.shape[1] - steps :] != 0
+            indices, cu_seqlens, _ = get_unpad_data(mask)
+        if indices.numel() == 0:
+            raise ValueError(f"attention_mask: no real token among the last {steps} steps")
+        paddings[steps] = Padding(indices, cu_seqlens, mask.shape[0], steps)
+    return paddings[steps]
 
 
-def _find_padding(mask: torch.Tensor) -> Padding | None:
+def _known(attention_mask: torch.Tensor) -> _Known:
+    version = None if attention_mask.is_inference() else attention_mask._version
+    known: _Known | None = _KNOWN.get(attention_mask)
+    if known is None or known.version != version:
+        known = _KNOWN[attention_mask] = _Known(version, _last_padded(attention_mask), {})
+    return known
+
+
+def _last_padded(mask: torch.Tensor) -> int:
     real = mask != 0
-    valid, full = torch.stack(((real == mask).all(), real.all())).tolist()
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    facts = torch.stack(((real == mask).all().long(), columns.masked_fill(real.all(0), -1).max()))
+    valid, last = facts.tolist()
     if not valid:
         raise ValueError(f"attention_mask: expected 0 and 1 only, got values from {mask.min()} to {mask.max()}")
-    if full:
-        return None
-    indices, cu_seqlens, _ = get_unpad_data(real)
-    if indices.numel() == 0:
-        raise ValueError(f"attention_mask: no real token among the last {mask.shape[1]} steps")
-    return Padding(indices, cu_seqlens, *mask.shape)
+    return int(last)

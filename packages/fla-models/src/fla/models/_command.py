@@ -77,9 +77,9 @@ def positive_int(text: str) -> int:
     return int(_number(text, int, lambda value: value > 0, "a whole number above 0"))
 
 
-def natural(text: str) -> int:
-    """A whole number from 0, for argparse."""
-    return int(_number(text, int, lambda value: value >= 0, "a whole number from 0"))
+def seed(text: str) -> int:
+    """What every random generator takes as a seed, for argparse."""
+    return int(_number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"))
 
 
 def positive_float(text: str) -> float:

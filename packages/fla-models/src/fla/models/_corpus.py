@@ -65,12 +65,12 @@ def load_corpus(data: str | None, max_bytes: int) -> Corpus:
         source, texts = data, iter([_read(Path(data))])
     else:
         source, texts = f"dataset {data}", _dataset(data)
-    texts = [text for text in _limited(texts, max_bytes) if text]
-    if not texts:
+    kept = [text for text in _limited(texts, max_bytes) if text]
+    if not kept:
         raise UserError(f"--data: there is no text in {source}")
-    train, held_out, how = _split(texts)
-    size = sum(map(len, texts)) / _MEGABYTE
-    description = f"{source}, {size:,.1f} MB in {len(texts):,} {'text' if len(texts) == 1 else 'texts'}; {how} held out"
+    train, held_out, how = _split(kept)
+    size = sum(map(len, kept)) / _MEGABYTE
+    description = f"{source}, {size:,.1f} MB in {len(kept):,} {'text' if len(kept) == 1 else 'texts'}; {how} held out"
     return Corpus(description, _tokens(train), _tokens(held_out))
 
 

@@ -48,8 +48,11 @@ def open_run(folder: Path, started_with: Mapping[str, Any], mode: str) -> Path |
     if not record.exists():
         if mode == "resume":
             raise UserError(f"--resume: there is no run in {folder}")
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(record, started_with)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write(record, started_with)
+        except OSError as error:
+            raise UserError(f"--out: {folder} cannot be written: {error.strerror}") from error
         return None
     _check_same(folder, _read_record(record), started_with)
     found = newest_whole(folder)

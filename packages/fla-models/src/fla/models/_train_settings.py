@@ -113,7 +113,8 @@ def make_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """
     set_seed(seed)
     try:
-        return AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        return model
     except _BAD_VALUE as error:
         raise UserError(f"--model {config.model_type}: {one_line(error)}") from error
 
@@ -135,6 +136,7 @@ def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:
         "bos_token_id": END_OF_TEXT,
         "eos_token_id": END_OF_TEXT,
         "pad_token_id": END_OF_TEXT,
+        "is_decoder": True,
     }
     # Where these are None, the config works them out.
     if_set = {

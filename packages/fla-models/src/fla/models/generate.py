@@ -12,11 +12,11 @@ import sys
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TextStreamer, set_seed
-from transformers.modeling_utils import PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -24,11 +24,11 @@ from fla.models._command import (
     Parser,
     UserError,
     exit_code,
-    natural,
     one_line,
     positive_float,
     positive_int,
     probability,
+    seed,
 )
 from fla.models._train_checkpoints import newest_whole
 from fla.utils.hardware import best_device
@@ -36,8 +36,8 @@ from fla.utils.hardware import best_device
 _PROG = "python -m fla.models.generate"
 
 
-def load(checkpoint: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model and its tokenizer.
+def load(checkpoint: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer.
 
     Args:
         checkpoint: a folder of a model, one of a training run, or the name of a model on the Hub.
@@ -54,19 +54,20 @@ def load(checkpoint: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             raise UserError(f"{checkpoint} holds no whole checkpoint, nor a model's config.json")
         folder = newest
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(str(folder), output_loading_info=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         if not folder.exists():
             raise UserError(f"{checkpoint}: no folder, and no model of that name could be loaded") from error
         raise UserError(f"{checkpoint} cannot be loaded: {one_line(error)[:300]}") from error
+    model, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{checkpoint} cannot be loaded: {len(missing)} weights are missing, {missing[0]} first")
     return model.eval(), tokenizer
 
 
 def write_text(
-    model: PreTrainedModel,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     prompt: str,
     *,
@@ -78,7 +79,7 @@ def write_text(
     """Print the continuation of a text while it is written.
 
     Args:
-        model: on any device.
+        model: what `load` returned, on any device.
         tokenizer: of the model.
         prompt: the text to continue; a new text if it is empty.
         tokens: at most so many new ones; the end of the text ends it sooner.
@@ -135,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=positive_float, default=0.8, help="of sampling (default 0.8)")
     parser.add_argument("--top-p", type=probability, default=0.95, help="sample from the likeliest (default 0.95)")
     parser.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
-    parser.add_argument("--seed", type=natural, default=0, help="of sampling (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="of sampling (default 0)")
     options = parser.parse_args(arguments)
 
     logging.set_verbosity_error()

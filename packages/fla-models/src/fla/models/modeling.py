@@ -25,6 +25,7 @@ from fla.models.configuration import FLAConfig
 from fla.models.hybrid import attention_of
 from fla.models.losses import causal_loss
 from fla.modules import GatedMLP, RMSNorm
+from fla.modules.mlp import _is_bare_linear
 
 Shared = dict[str, Any]
 
@@ -168,7 +169,8 @@ class FLAModel(FLAPreTrainedModel):
         }
         shared, seen = self.shared_values(), []
         for block in self.layers:
-            seen.append(hidden_states)
+            if output_hidden_states:
+                seen.append(hidden_states)
             hidden_states, shared = block(hidden_states, shared, **call)
         hidden_states = self.norm(hidden_states)
         return BaseModelOutputWithPast(
@@ -260,8 +262,8 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         )
 
     def _skips_logits(self) -> bool:
-        # An adapter on the head must be called, its weight alone would leave the adapter out.
-        return self.training and self.config.fuse_linear_cross_entropy and type(self.lm_head) is nn.Linear
+        # An adapter or a hook on the head works when it is called; its weight alone would leave them out.
+        return self.training and self.config.fuse_linear_cross_entropy and _is_bare_linear(self.lm_head)
 
     def _prepare_cache_for_generation(  # type: ignore[override]  # what follows differs between releases
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

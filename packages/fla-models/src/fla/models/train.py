@@ -19,6 +19,7 @@ It is transformers' Trainer inside, so torchrun and `accelerate launch` start it
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,10 +37,10 @@ from fla.models._command import (
     UserError,
     exit_code,
     is_main_process,
-    natural,
     positive_float,
     positive_int,
     say,
+    seed,
 )
 from fla.models._corpus import Corpus, HeldOutWindows, load_corpus, windows
 from fla.models._tokenizer import byte_tokenizer
@@ -102,7 +103,7 @@ def parse(arguments: Sequence[str] | None) -> Run:
     add("--batch", type=positive_int, default=defaults.batch, help=f"sequences a process (here {defaults.batch})")
     add("--length", type=positive_int, default=defaults.length, help=f"bytes a sequence (here {defaults.length})")
     add("--lr", type=positive_float, help="highest learning rate (default: by size)")
-    add("--seed", type=natural, default=0, help="of weights, data order and sample (default 0)")
+    add("--seed", type=seed, default=0, help="of weights, data order and sample (default 0)")
     add("--max-bytes", type=positive_int, default=2**28, help="read at most so much text (default 256 MiB)")
     add("--prompt", help="what the sample begins with (default: 'def ' after the standard library, else nothing)")
     mode = parser.add_mutually_exclusive_group()
@@ -190,7 +191,7 @@ def _training_arguments(run: Run) -> TrainingArguments:
         output_dir=str(run.out),
         max_steps=run.steps,
         per_device_train_batch_size=run.batch,
-        per_device_eval_batch_size=run.batch,
+        per_device_eval_batch_size=max(run.batch, 2**13 // run.length),
         learning_rate=run.lr,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, run.steps // 20),
@@ -284,7 +285,7 @@ def _sample(run: Run) -> None:
 
 
 def _generate_command(run: Run) -> str:
-    return f"python -m fla.models.generate {run.out} --prompt {run.prompt!r}"
+    return f"python -m fla.models.generate {shlex.quote(str(run.out))} --prompt {shlex.quote(run.prompt)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -107,11 +107,19 @@ def cost(streams_fwd: int, streams_bwd: int, sizes: Mapping[str, int], element: 
     return Cost(bytes_fwd=streams_fwd * stream, bytes_bwd=streams_bwd * stream, flops_fwd=0, flops_bwd=0)
 
 
-def aot_cases(function: Callable[..., Any], gated: bool) -> Iterator[tuple[str, Callable[[], None]]]:
-    """One call for every tile, to be compiled without a GPU."""
+def aot_cases(
+    rms: Callable[..., Any], layer: Callable[..., Any], gated: bool
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A call for every kind of tile, with x and weight alone and with all arguments, to be compiled without a GPU."""
+    widths = (
+        (rms, False, (128, 2048, 8192)),
+        (rms, True, (128, 4096)),
+        (layer, False, (1000,)),
+        (layer, True, (4096,)),
+    )
     for dtype in (torch.bfloat16, torch.float32):
-        for dim in (64, 128, 1000, 2048, 4096, 8192):
-            for full in (False, True) if dim <= 4096 else (False,):
+        for function, full, dims in widths:
+            for dim in dims:
                 shape = Shape((4,), dim, bias=full, residual=full)
                 title = f"{function.__name__} {str(dtype).removeprefix('torch.')} {dim}{' with all' if full else ''}"
                 yield title, partial(_launch, title, shape, function, gated, dtype)

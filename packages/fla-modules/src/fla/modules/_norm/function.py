@@ -140,9 +140,9 @@ def run_norm_triton(
     arguments = x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
     if differentiate:
         result = NormFunction.apply(*arguments)  # type: ignore[no-untyped-call]
-        y, total = (result, None) if stored is None else result
     else:
-        y, total = norm_fwd(*arguments)
-    if stored is None:
-        total = x.to(total_dtype) if prenorm else x
-    return y, total
+        result = norm_fwd(*arguments)
+    if stored is not None:
+        return result  # type: ignore[no-any-return]
+    y = result if differentiate else result[0]
+    return y, x.to(total_dtype) if prenorm else x

@@ -102,7 +102,7 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
     for dtype in (torch.bfloat16, torch.float32):
         for function in (swiglu, sigmoidglu, powglu, swiglu_linear):
-            for dim in (64, 1000, 8192):
+            for dim in (1000, 8192) if function is swiglu else (1000,):
                 shape = Shape((4, dim), 16 if function is swiglu_linear else 0)
                 title = f"{function.__name__} {str(dtype).removeprefix('torch.')} {dim}"
                 yield title, partial(_launch, title, shape, function, dtype)

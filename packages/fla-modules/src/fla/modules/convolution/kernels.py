@@ -98,16 +98,83 @@ def conv_fwd_kernel(
     tl.store(y + begin * D + o_y, b_y.to(y.dtype.element_ty), mask=m_y)
 
 
-@triton.jit(do_not_specialize=["T", "blocks"])
-def conv_bwd_kernel(
+@triton.jit(do_not_specialize=["T"])
+def conv_dz_kernel(
     x,
     weight,
     bias,
     initial_state,
     dy,
+    dz,
+    cu_seqlens,
+    sequence,
+    first_block,
+    T,
+    D: tl.constexpr,
+    W: tl.constexpr,
+    BT: tl.constexpr,
+    BD: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_STATE: tl.constexpr,
+    PACKED: tl.constexpr,
+):
+    """The gradient before the activation: the filters' outputs are computed again for its derivative."""
+    i_t = tl.program_id(0)
+    i_n, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
+    if offset >= length:
+        return
+    o_d = tl.program_id(1) * BD + tl.arange(0, BD)
+    o_t = offset + tl.arange(0, BT)
+    m_d = (o_d < D)[None, :]
+    if HAS_STATE:
+        initial_state += i_n.to(tl.int64) * D * W
+    b_z = filtered(x + begin * D, initial_state, weight, bias, o_t, o_d, m_d, length, D, W, HAS_STATE, HAS_BIAS)
+    b_sigmoid = tl.sigmoid(b_z)
+    o_y = o_t[:, None] * D + o_d[None, :]
+    m_y = (o_t < length)[:, None] & m_d
+    b_dz = tl.load(dy + begin * D + o_y, mask=m_y, other=0.0).to(tl.float32)
+    b_dz *= b_sigmoid * (1 + b_z * (1 - b_sigmoid))
+    tl.store(dz + begin * D + o_y, b_dz.to(dz.dtype.element_ty), mask=m_y)
+
+
+@triton.jit(do_not_specialize=["T"])
+def conv_dx_kernel(
+    dz,
+    weight,
     dx,
+    cu_seqlens,
+    sequence,
+    first_block,
+    T,
+    D: tl.constexpr,
+    W: tl.constexpr,
+    BT: tl.constexpr,
+    BD: tl.constexpr,
+    PACKED: tl.constexpr,
+):
+    """``dx_t = sum_s weight_{W-1-s} dz_{t+s}``: the convolution turned round in time."""
+    i_t = tl.program_id(0)
+    _, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
+    if offset >= length:
+        return
+    o_d = tl.program_id(1) * BD + tl.arange(0, BD)
+    o_t = offset + tl.arange(0, BT)
+    m_d = o_d < D
+    b_dx = tl.zeros([BT, BD], dtype=tl.float32)
+    for s in tl.static_range(W):
+        m_s = (o_t + s < length)[:, None] & m_d[None, :]
+        b_dz = tl.load(dz + begin * D + (o_t + s)[:, None] * D + o_d[None, :], mask=m_s, other=0.0).to(tl.float32)
+        b_dx += b_dz * tl.load(weight + o_d * W + (W - 1 - s), mask=m_d, other=0.0).to(tl.float32)[None, :]
+    m_x = (o_t < length)[:, None] & m_d[None, :]
+    tl.store(dx + begin * D + o_t[:, None] * D + o_d[None, :], b_dx.to(dx.dtype.element_ty), mask=m_x)
+
+
+@triton.jit(do_not_specialize=["T", "blocks"])
+def conv_dweight_kernel(
+    x,
+    initial_state,
+    dz,
     dweight,
-    dbias,
     cu_seqlens,
     sequence,
     first_block,
@@ -117,50 +184,29 @@ def conv_bwd_kernel(
     W: tl.constexpr,
     BT: tl.constexpr,
     BD: tl.constexpr,
-    ACTIVATE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
     HAS_STATE: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """A program takes every ``num_programs``-th block of steps and sums the weight gradients of all of them.
+    """One tap's gradient, or the bias's after the last tap, over every ``num_programs``-th block of steps.
 
-    The output gradient before the activation is needed at W - 1 later steps too; it is computed again there rather
-    than kept, because the inputs it takes are in the cache.
+    The taps of one block run side by side, so that all but the first find its inputs in the cache.
     """
+    i_w, i_p = tl.program_id(0), tl.program_id(2)
     o_d = tl.program_id(1) * BD + tl.arange(0, BD)
     m_d = (o_d < D)[None, :]
-    o_w = tl.arange(0, triton.next_power_of_2(W))
-    b_dw = tl.zeros([BD, triton.next_power_of_2(W)], dtype=tl.float32)
-    b_db = tl.zeros([BD], dtype=tl.float32)
-    for i_t in range(tl.program_id(0), blocks, tl.num_programs(0)):
+    b_dw = tl.zeros([BT, BD], dtype=tl.float32)
+    for i_t in range(i_p, blocks, tl.num_programs(2)):
         i_n, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
-        state = initial_state
-        if HAS_STATE:
-            state += i_n.to(tl.int64) * D * W
-        b_dx = tl.zeros([BT, BD], dtype=tl.float32)
-        for s in tl.static_range(W):
-            o_t = offset + s + tl.arange(0, BT)
-            o_y = o_t[:, None] * D + o_d[None, :]
-            m_y = (o_t < length)[:, None] & m_d
-            b_dz = tl.load(dy + begin * D + o_y, mask=m_y, other=0.0).to(tl.float32)
-            if ACTIVATE:
-                b_z = filtered(x + begin * D, state, weight, bias, o_t, o_d, m_d, length, D, W, HAS_STATE, HAS_BIAS)
-                b_sigmoid = tl.sigmoid(b_z)
-                b_dz *= b_sigmoid * (1 + b_z * (1 - b_sigmoid))
-            b_w = tl.load(weight + o_d * W + (W - 1 - s), mask=o_d < D, other=0.0).to(tl.float32)
-            b_dx += b_dz * b_w[None, :]
-            if s == 0:
-                b_db += tl.sum(b_dz, 0)
-                for w in tl.static_range(W):
-                    b_x = load_inputs(x + begin * D, state, o_t - (W - 1 - w), o_d, m_d, length, D, W, HAS_STATE)
-                    b_dw += tl.where(o_w[None, :] == w, tl.sum(b_dz * b_x, 0)[:, None], 0.0)
         o_t = offset + tl.arange(0, BT)
-        m_x = (o_t < length)[:, None] & m_d
-        tl.store(dx + begin * D + o_t[:, None] * D + o_d[None, :], b_dx.to(dx.dtype.element_ty), mask=m_x)
-    dweight += tl.program_id(0) * D * W
-    tl.store(dweight + o_d[:, None] * W + o_w[None, :], b_dw, mask=(o_d < D)[:, None] & (o_w < W)[None, :])
-    if HAS_BIAS:
-        tl.store(dbias + tl.program_id(0) * D + o_d, b_db, mask=o_d < D)
+        m_y = (o_t < length)[:, None] & m_d
+        b_dz = tl.load(dz + begin * D + o_t[:, None] * D + o_d[None, :], mask=m_y, other=0.0).to(tl.float32)
+        if i_w < W:
+            state = initial_state
+            if HAS_STATE:
+                state += i_n.to(tl.int64) * D * W
+            b_dz *= load_inputs(x + begin * D, state, o_t - (W - 1) + i_w, o_d, m_d, length, D, W, HAS_STATE)
+        b_dw += b_dz
+    tl.store(dweight + (i_p * (W + 1) + i_w) * D + o_d, tl.sum(b_dw, 0), mask=o_d < D)
 
 
 @triton.jit

@@ -23,16 +23,11 @@ class ConvTile(NamedTuple):
     warps: int
 
 
-def _forward_tile(key: TileKey) -> ConvTile:
-    return ConvTile(32, min(power_of_two(key.key_dim), 128), 4)
+def _tile(key: TileKey) -> ConvTile:
+    return ConvTile(32, min(power_of_two(key.key_dim), 128), 4 if key.dtype_bytes == 2 else 8)
 
 
-def _backward_tile(key: TileKey) -> ConvTile:
-    return ConvTile(16, min(power_of_two(key.key_dim), 128), 8)
-
-
-FORWARD_TILES: TileTable[ConvTile] = TileTable(_forward_tile)
-BACKWARD_TILES: TileTable[ConvTile] = TileTable(_backward_tile)
+CONV_TILES: TileTable[ConvTile] = TileTable(_tile)
 
 
 class _Blocks(NamedTuple):
@@ -65,7 +60,7 @@ def conv_fwd(
     """Outputs ``[B, T, D]``."""
     x, weight = x.contiguous(), weight.contiguous()
     total, channels = x.shape[1:]
-    tile = FORWARD_TILES.choose(tile_key(x, 0))
+    tile = CONV_TILES.choose(tile_key(x, 0))
     blocks = _blocks(x, cu_seqlens, tile.steps)
     y = torch.empty_like(x)
     kernels.conv_fwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
@@ -105,41 +100,33 @@ def conv_bwd(
     """Gradients of x, weight, bias and the initial state; of the last two an empty tensor where there is none."""
     x, weight, dy = x.contiguous(), weight.contiguous(), dy.contiguous()
     total, channels = x.shape[1:]
-    tile = BACKWARD_TILES.choose(tile_key(x, 0))
+    tile = CONV_TILES.choose(tile_key(x, 0))
     blocks = _blocks(x, cu_seqlens, tile.steps)
-    partials = min(blocks.total, PARTIALS)
+    where = (cu_seqlens, blocks.sequence, blocks.first_block, total)
+    grid = (blocks.total, triton.cdiv(channels, tile.channels))
+    sizes = {"D": channels, "W": weight.shape[1], "BT": tile.steps, "BD": tile.channels, "num_warps": tile.warps}
+    flags = {"HAS_STATE": initial_state is not None, "PACKED": cu_seqlens is not None}
+    state = _contiguous(initial_state)
+    dz = dy
+    if activate:
+        dz = torch.empty_like(x)
+        kernels.conv_dz_kernel[grid](
+            x, weight, bias, state, dy, dz, *where, HAS_BIAS=bias is not None, **sizes, **flags
+        )  # fmt: skip
     dx = torch.empty_like(x)
-    dweight = x.new_empty(partials, *weight.shape, dtype=torch.float32)
-    dbias = None if bias is None else x.new_empty(partials, channels, dtype=torch.float32)
-    kernels.conv_bwd_kernel[(partials, triton.cdiv(channels, tile.channels))](
-        x,
-        weight,
-        bias,
-        _contiguous(initial_state),
-        dy,
-        dx,
-        dweight,
-        dbias,
-        cu_seqlens,
-        blocks.sequence,
-        blocks.first_block,
-        total,
-        blocks.total,
-        D=channels,
-        W=weight.shape[1],
-        BT=tile.steps,
-        BD=tile.channels,
-        ACTIVATE=activate,
-        HAS_BIAS=bias is not None,
-        HAS_STATE=initial_state is not None,
-        PACKED=cu_seqlens is not None,
-        num_warps=tile.warps,
-    )
+    kernels.conv_dx_kernel[grid](dz, weight, dx, *where, PACKED=cu_seqlens is not None, **sizes)
+    partials = min(blocks.total, PARTIALS)
+    taps = weight.shape[1]
+    dtaps = x.new_empty(partials, taps + 1, channels, dtype=torch.float32)
+    kernels.conv_dweight_kernel[(taps + (bias is not None), grid[1], partials)](
+        x, state, dz, dtaps, *where, blocks.total, **sizes, **flags
+    )  # fmt: skip
+    dtaps = dtaps[:, : taps + (bias is not None)].sum(0)
     empty = x.new_empty(0)
     return (
         dx,
-        dweight.sum(0).to(weight.dtype),
-        empty if bias is None or dbias is None else dbias.sum(0).to(bias.dtype),
+        dtaps[:taps].t().to(weight.dtype, memory_format=torch.contiguous_format),
+        empty if bias is None else dtaps[taps].to(bias.dtype),
         empty if initial_state is None else _state_gradient(x, weight, bias, initial_state, cu_seqlens, dy, activate),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.modules.rotary.positions import Tables
 from fla.modules.rotary.reference import rotary_embedding_ref
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
@@ -54,34 +55,52 @@ def rotary_embedding(
         TypeError: an argument of the wrong type or dtype.
         ValueError: a shape or device that does not fit, tables that are too short, or a backend that cannot run here.
     """
-    offset, offsets = _check(x, cos, sin, seqlen_offsets, cu_seqlens)
-    if choose_backend(x, backend) == "triton":
-        from fla.modules.rotary.function import run_rotary
-
-        y = run_rotary(x, cos, sin, interleaved, offset, offsets, cu_seqlens)
-    else:
-        if cu_seqlens is not None and not torch.compiler.is_compiling():
-            boundaries(cu_seqlens, x.shape[1])
-        y = rotary_embedding_ref(x, cos, sin, interleaved, offset, offsets, cu_seqlens)
+    y, _ = rotate(x, None, Tables(cos, sin), interleaved, seqlen_offsets, cu_seqlens, backend, name="x")
     return x.copy_(y) if inplace else y
 
 
-def _check(
-    x: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+def rotate(
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    tables: Tables,
+    interleaved: bool,
     seqlen_offsets: int | torch.Tensor,
     cu_seqlens: torch.Tensor | None,
+    backend: str | None = None,
+    name: str = "q",
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`rotary_embedding` of q ``[B, T, H, D]`` and k ``[B, T, HK, D]`` or None, in one launch on a GPU."""
+    offset, offsets = _check(q, k, tables, seqlen_offsets, cu_seqlens, name)
+    if choose_backend(q, backend) == "triton":
+        from fla.modules.rotary.function import run_rotary
+
+        return run_rotary(q, k, tables, interleaved, offset, offsets, cu_seqlens)
+    if cu_seqlens is not None and not torch.compiler.is_compiling():
+        boundaries(cu_seqlens, q.shape[1])
+    y = rotary_embedding_ref(q, tables.cos, tables.sin, interleaved, offset, offsets, cu_seqlens)
+    if k is None:
+        return y, None
+    return y, rotary_embedding_ref(k, *tables.of_keys, interleaved, offset, offsets, cu_seqlens)
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    tables: Tables,
+    seqlen_offsets: int | torch.Tensor,
+    cu_seqlens: torch.Tensor | None,
+    name: str,
 ) -> tuple[int, torch.Tensor | None]:
     """Validate, and split the offsets into the one for all and those per sequence."""
-    sizes = bind_shapes({"x": (x, "B T H D"), "cos": (cos, "P R/2"), "sin": (sin, "P R/2")})
+    cos, sin = tables.cos, tables.sin
+    sizes = bind_shapes({name: (q, "B T H D"), "k": (k, "B T HK D?"), "cos": (cos, "P R/2"), "sin": (sin, "P R/2")})
     check_not_empty(sizes)
-    check_floating({"x": x, "cos": cos, "sin": sin})
+    check_floating({name: q, "k": k, "cos": cos, "sin": sin})
     check_cu_seqlens(cu_seqlens, sizes["B"])
     if 2 * sizes["R/2"] > sizes["D"]:
         raise ValueError(f"cos: expected at most D/2={sizes['D'] // 2} columns, got {list(cos.shape)}")
     offset, offsets = (0, seqlen_offsets) if isinstance(seqlen_offsets, torch.Tensor) else (seqlen_offsets, None)
-    check_same_device({"x": x, "cos": cos, "sin": sin, "seqlen_offsets": offsets, "cu_seqlens": cu_seqlens})
+    check_same_device({name: q, "k": k, "cos": cos, "sin": sin, "seqlen_offsets": offsets, "cu_seqlens": cu_seqlens})
     if offsets is not None:
         _check_offsets(offsets, count_sequences(cu_seqlens, sizes["B"]))
     elif offset < 0:

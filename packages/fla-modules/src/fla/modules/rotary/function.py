@@ -8,41 +8,50 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fla.modules._checks import needs_gradient
+from fla.modules.rotary.positions import Tables
 from fla.utils._registration import register_op
 
 
 def _rotary(
-    x: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    cos_k: torch.Tensor | None,
+    sin_k: torch.Tensor | None,
     offsets: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     offset: int,
     interleaved: bool,
     conjugate: bool,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     from fla.modules.rotary.launch import rotary
 
-    return rotary(x, cos, sin, offsets, cu_seqlens, offset, interleaved, conjugate)
+    tables = Tables(cos, sin, cos_k, sin_k)
+    y_q, y_k = rotary(q, k, tables, offsets, cu_seqlens, offset, interleaved, conjugate)
+    return y_q, q.new_empty(0) if y_k is None else y_k
 
 
 def _rotary_fake(
-    x: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
+    cos_k: torch.Tensor | None,
+    sin_k: torch.Tensor | None,
     offsets: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     offset: int,
     interleaved: bool,
     conjugate: bool,
-) -> torch.Tensor:
-    return x.new_empty(x.shape)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return q.new_empty(q.shape), q.new_empty(0) if k is None else k.new_empty(k.shape)
 
 
 rotary = register_op(
     "rotary",
-    "(Tensor x, Tensor cos, Tensor sin, Tensor? offsets, Tensor? cu_seqlens, SymInt offset, bool interleaved,"
-    " bool conjugate) -> Tensor",
+    "(Tensor q, Tensor? k, Tensor cos, Tensor sin, Tensor? cos_k, Tensor? sin_k, Tensor? offsets, Tensor? cu_seqlens,"
+    " SymInt offset, bool interleaved, bool conjugate) -> (Tensor, Tensor)",
     _rotary,
     _rotary_fake,
 )
@@ -54,34 +63,42 @@ class RotaryFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        x: torch.Tensor,
+        q: torch.Tensor,
+        k: torch.Tensor | None,
         cos: torch.Tensor,
         sin: torch.Tensor,
+        cos_k: torch.Tensor | None,
+        sin_k: torch.Tensor | None,
         offsets: torch.Tensor | None,
         cu_seqlens: torch.Tensor | None,
         offset: int,
         interleaved: bool,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(cos, sin, offsets, cu_seqlens)
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(cos, sin, cos_k, sin_k, offsets, cu_seqlens)
         ctx.offset, ctx.interleaved = offset, interleaved
-        return rotary(x, cos, sin, offsets, cu_seqlens, offset, interleaved, False)  # type: ignore[no-any-return]
+        y_q, y_k = rotary(q, k, cos, sin, cos_k, sin_k, offsets, cu_seqlens, offset, interleaved, False)
+        return y_q if k is None else (y_q, y_k)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        return rotary(dy, *ctx.saved_tensors, ctx.offset, ctx.interleaved, True), *(None,) * 6
+    def backward(ctx: Any, dy_q: torch.Tensor, dy_k: torch.Tensor | None = None) -> tuple[Any, ...]:
+        dq, dk = rotary(dy_q, dy_k, *ctx.saved_tensors, ctx.offset, ctx.interleaved, True)
+        return dq, None if dy_k is None else dk, *(None,) * 8
 
 
 def run_rotary(
-    x: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    tables: Tables,
     interleaved: bool,
     offset: int,
     offsets: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
-) -> torch.Tensor:
-    """:func:`fla.modules.rotary.rotary_embedding` on checked arguments."""
-    if not needs_gradient(x):
-        return rotary(x, cos, sin, offsets, cu_seqlens, offset, interleaved, False)  # type: ignore[no-any-return]
-    return RotaryFunction.apply(x, cos, sin, offsets, cu_seqlens, offset, interleaved)  # type: ignore[no-untyped-call,no-any-return]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.modules.rotary.api.rotate` on checked arguments."""
+    arguments = q, k, *tables, offsets, cu_seqlens, offset, interleaved
+    if needs_gradient(q, k):
+        turned = RotaryFunction.apply(*arguments)  # type: ignore[no-untyped-call]
+        return (turned, None) if k is None else turned
+    y_q, y_k = rotary(*arguments, False)
+    return y_q, None if k is None else y_k

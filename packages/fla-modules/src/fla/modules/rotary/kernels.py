@@ -1,4 +1,4 @@
-"""Triton kernel of the rotary embedding, over the ``B * T * H`` rows of a contiguous ``[B, T, H, D]``.
+"""Triton kernel of the rotary embedding, over the ``B * T * H`` rows of contiguous ``[B, T, H, D]``.
 
 Letters: BR rows in a block, R channels that turn, BP a block of the channels that pass through; ``b_`` a loaded
 block, ``o_`` offsets, ``m_`` a mask.
@@ -20,8 +20,8 @@ def row_positions(o_token, m_row, positions, offsets, offset, T):
     return o_p
 
 
-@triton.jit(do_not_specialize=["offset", "rows", "length", "T"])
-def rotary_kernel(
+@triton.jit
+def turn_rows(
     x,
     cos,
     sin,
@@ -29,6 +29,7 @@ def rotary_kernel(
     positions,
     offsets,
     offset,
+    i_b,
     rows,
     length,
     T,
@@ -41,9 +42,9 @@ def rotary_kernel(
     INTERLEAVED: tl.constexpr,
     CONJUGATE: tl.constexpr,
 ):
-    """BH holds half of R. Positions outside the tables' ``length`` give NaN, not what lies behind the tables."""
+    """Block ``i_b`` of the rows of x. Positions outside the tables give NaN, not what lies behind the tables."""
     HALF: tl.constexpr = R // 2
-    o_r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
+    o_r = i_b.to(tl.int64) * BR + tl.arange(0, BR)[:, None]
     m_row = o_r < rows
     o_p = row_positions(o_r // H, m_row, positions, offsets, offset, T)
     o_c = tl.arange(0, BH)[None, :]
@@ -72,3 +73,45 @@ def rotary_kernel(
         o_rest = R + tl.arange(0, BP)[None, :]
         m_rest = m_row & (o_rest < D)
         tl.store(y + o_r * D + o_rest, tl.load(x + o_r * D + o_rest, mask=m_rest), mask=m_rest)
+
+
+@triton.jit(do_not_specialize=["offset", "tokens", "length", "T"])
+def rotary_kernel(
+    q,
+    k,
+    cos_q,
+    sin_q,
+    cos_k,
+    sin_k,
+    y_q,
+    y_k,
+    positions,
+    offsets,
+    offset,
+    tokens,
+    length,
+    T,
+    HQ: tl.constexpr,
+    HK: tl.constexpr,
+    D: tl.constexpr,
+    R: tl.constexpr,
+    BR: tl.constexpr,
+    BH: tl.constexpr,
+    BP: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+    CONJUGATE: tl.constexpr,
+):
+    """The first programs take q, the others k, which may be absent. BH holds half of R."""
+    i_b = tl.program_id(0)
+    rows = tokens * HQ
+    blocks = tl.cdiv(rows, BR)
+    if i_b < blocks:
+        turn_rows(
+            q, cos_q, sin_q, y_q, positions, offsets, offset, i_b, rows, length, T,
+            HQ, D, R, BR, BH, BP, INTERLEAVED, CONJUGATE,
+        )  # fmt: skip
+    elif k is not None:
+        turn_rows(
+            k, cos_k, sin_k, y_k, positions, offsets, offset, i_b - blocks, tokens * HK, length, T,
+            HK, D, R, BR, BH, BP, INTERLEAVED, CONJUGATE,
+        )  # fmt: skip

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import triton
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from fla.modules.rotary import kernels
-from fla.modules.rotary.positions import token_positions
+from fla.modules.rotary.positions import Tables, token_positions
 from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
 
 
@@ -39,39 +38,47 @@ def _packed_positions(cu_seqlens: torch.Tensor, total: int) -> torch.Tensor:
 
 
 def rotary(
-    x: torch.Tensor,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    tables: Tables,
     offsets: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     offset: int,
     interleaved: bool,
     conjugate: bool,
-) -> torch.Tensor:
-    """x turned by its positions, or back (``conjugate``)."""
-    x, cos, sin = x.contiguous(), cos.contiguous(), sin.contiguous()
-    batch, total, heads, dim = x.shape
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """q and k turned by their positions, or back (``conjugate``)."""
+    q, k = q.contiguous(), None if k is None else k.contiguous()
+    cos, sin = tables.cos.contiguous(), tables.sin.contiguous()
+    cos_k, sin_k = (table.contiguous() for table in tables.of_keys)
+    batch, total, heads, dim = q.shape
     length, half = cos.shape
     positions = None
     if cu_seqlens is not None and offsets is None:
         positions = _packed_positions(cu_seqlens, total)
     elif cu_seqlens is not None:
-        positions = token_positions(batch, total, x.device, offset, offsets, cu_seqlens)
-    y = torch.empty_like(x)
-    rows = x.numel() // dim
-    tile = ROTARY_TILES.choose(tile_key(x, 0))
-    kernels.rotary_kernel[(triton.cdiv(rows, tile.rows),)](
-        x,
+        positions = token_positions(batch, total, q.device, 0, offsets, cu_seqlens)
+    y_q, y_k = torch.empty_like(q), None if k is None else torch.empty_like(k)
+    tokens = batch * total
+    key_heads = 0 if k is None else k.shape[2]
+    tile = ROTARY_TILES.choose(tile_key(q, 0))
+    kernels.rotary_kernel[(-(-tokens * heads // tile.rows) - (-tokens * key_heads // tile.rows),)](
+        q,
+        k,
         cos,
         sin,
-        y,
+        cos_k,
+        sin_k,
+        y_q,
+        y_k,
         positions,
         offsets,
         offset,
-        rows,
+        tokens,
         length,
         total,
-        H=heads,
+        HQ=heads,
+        HK=key_heads,
         D=dim,
         R=2 * half,
         BR=tile.rows,
@@ -81,4 +88,4 @@ def rotary(
         CONJUGATE=conjugate,
         num_warps=tile.warps,
     )
-    return y
+    return y_q, y_k

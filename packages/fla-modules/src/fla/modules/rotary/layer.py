@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
-from fla.modules.rotary.api import rotary_embedding
+from fla.modules.rotary.api import rotate
+from fla.modules.rotary.positions import Tables
 from fla.utils._tiles import power_of_two
-
-
-class _Tables(NamedTuple):
-    """Cosines and sines ``[P, dim / 2]`` by which queries and keys turn; the two differ with xPos."""
-
-    cos_q: torch.Tensor
-    sin_q: torch.Tensor
-    cos_k: torch.Tensor
-    sin_k: torch.Tensor
 
 
 class RotaryEmbedding(nn.Module):
@@ -57,7 +47,7 @@ class RotaryEmbedding(nn.Module):
         self.scale_base = scale_base
         self.interleaved = interleaved
         self.pos_idx_in_fp32 = pos_idx_in_fp32
-        self._tables: _Tables | None = None
+        self._tables: Tables | None = None
         if device is not None and torch.device(device).type != "meta":
             self._lookup(1, torch.device(device), torch.float32)
 
@@ -82,12 +72,9 @@ class RotaryEmbedding(nn.Module):
         Returns:
             q and k, turned.
         """
-        length = self._needed(max(q.shape[1], k.shape[1]), seqlen_offset) if max_seqlen is None else max_seqlen
+        length = self._needed(q.shape[1], seqlen_offset) if max_seqlen is None else max_seqlen
         tables = self._lookup(length, q.device, q.dtype)
-        return (
-            rotary_embedding(q, tables.cos_q, tables.sin_q, self.interleaved, False, seqlen_offset, cu_seqlens),
-            rotary_embedding(k, tables.cos_k, tables.sin_k, self.interleaved, False, seqlen_offset, cu_seqlens),
-        )
+        return rotate(q, k, tables, self.interleaved, seqlen_offset, cu_seqlens)  # type: ignore[return-value]
 
     @staticmethod
     def _needed(total: int, seqlen_offset: int | torch.Tensor) -> int:
@@ -95,29 +82,29 @@ class RotaryEmbedding(nn.Module):
             return total + int(seqlen_offset.max())
         return total + seqlen_offset
 
-    def _lookup(self, length: int, device: torch.device, dtype: torch.dtype) -> _Tables:
+    def _lookup(self, length: int, device: torch.device, dtype: torch.dtype) -> Tables:
         """The tables for ``length`` positions: the kept ones where they are long enough, else new ones."""
         angle_dtype = torch.float32 if self.pos_idx_in_fp32 else dtype
         if torch.compiler.is_compiling():
             # Inside a graph the tables are cheap, and keeping them would tie the graph to their length.
             return self._make(length, device, angle_dtype)
         kept = self._tables
-        if kept is None or kept.cos_q.shape[0] < length or kept.cos_q.device != device or not self.pos_idx_in_fp32:
+        if kept is None or kept.cos.shape[0] < length or kept.cos.device != device or not self.pos_idx_in_fp32:
             # Tables made in inference mode could not be used in training later.
             with torch.inference_mode(False):
                 kept = self._tables = self._make(power_of_two(length, 256), device, angle_dtype)
         return kept
 
-    def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> _Tables:
+    def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> Tables:
         frequencies = self.base ** -(torch.arange(0, self.dim, 2, device=device, dtype=torch.float32) / self.dim)
         steps = torch.arange(length, device=device)
         angles = (steps[:, None].to(dtype) * frequencies.to(dtype)).float()
         cos, sin = angles.cos(), angles.sin()
         if self.scale_base is None:
-            return _Tables(cos, sin, cos, sin)
+            return Tables(cos, sin)
         channel = torch.arange(0, self.dim, 2, device=device, dtype=torch.float32)
         scale = ((channel + 0.4 * self.dim) / (1.4 * self.dim)) ** (steps[:, None] / self.scale_base)
-        return _Tables(cos * scale, sin * scale, cos / scale, sin / scale)
+        return Tables(cos * scale, sin * scale, cos / scale, sin / scale)
 
     def extra_repr(self) -> str:
         """Size and options."""

@@ -1,8 +1,24 @@
-"""The position of every step in its own sequence."""
+"""The tables that a rotation looks its angles up in, and the position of every step in its own sequence."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+
+
+class Tables(NamedTuple):
+    """Cosines and sines ``[P, R / 2]`` by position: those of queries, and those of keys where they differ (xPos)."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+    cos_k: torch.Tensor | None = None
+    sin_k: torch.Tensor | None = None
+
+    @property
+    def of_keys(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The tables of the keys."""
+        return self.cos if self.cos_k is None else self.cos_k, self.sin if self.sin_k is None else self.sin_k
 
 
 def token_positions(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from fla.modules.rotary.api import rotary_embedding
+from fla.modules.rotary.api import rotary_embedding, rotate
+from fla.modules.rotary.positions import Tables
 from fla.utils._spec import Case, Cost, Made, Results, Spec, seeded
 
 
@@ -25,6 +26,8 @@ class Shape(NamedTuple):
     offsets: int | tuple[int, ...] = 0
     lengths: tuple[int, ...] = ()
     strided: bool = False
+    HK: int = 0
+    """Heads of keys that turn in the same call, by tables of their own."""
 
 
 SHAPES = {
@@ -39,7 +42,9 @@ SHAPES = {
     "packed, offset": Shape(1, 20, 2, 8, offsets=3, lengths=(8, 12)),
     "packed, offset for each sequence": Shape(1, 20, 2, 8, offsets=(3, 0), lengths=(8, 12)),
     "strided": Shape(2, 6, 2, 8, strided=True),
-    "head dim 128": Shape(2, 130, 4, 128),
+    "queries and keys": Shape(2, 7, 4, 8, HK=2, offsets=2),
+    "queries and keys, packed": Shape(1, 13, 2, 8, HK=3, lengths=(6, 7)),
+    "head dim 128": Shape(2, 130, 4, 128, HK=1),
     "head dim 256, half of it": Shape(1, 100, 3, 256, R=128, interleaved=True),
     "packed, head dim 64": Shape(1, 400, 3, 64, lengths=(100, 1, 299)),
     "train": Shape(8, 4096, 16, 128),
@@ -47,7 +52,7 @@ SHAPES = {
 
 
 def _make(name: str, shape: Shape, device: torch.device | str, dtype: torch.dtype) -> Made:
-    """Random x and angles; x is the only leaf."""
+    """Random x (and keys) and angles; the tables are no leaves."""
     s, generator = shape, seeded(name)
     x = torch.randn(s.B, s.T, s.H * (2 if s.strided else 1), s.D, generator=generator, dtype=torch.float64)
     x = x.to(device, dtype)[:, :, : s.H].requires_grad_()
@@ -58,9 +63,17 @@ def _make(name: str, shape: Shape, device: torch.device | str, dtype: torch.dtyp
     cu_seqlens = torch.tensor([0, *accumulate(s.lengths)], device=device, dtype=torch.int32) if s.lengths else None
 
     def call(*tensors: torch.Tensor, backend: str | None = None) -> Results:
-        return (rotary_embedding(tensors[0], cos, sin, s.interleaved, False, offsets, cu_seqlens, backend),)
+        if len(tensors) == 1:
+            return (rotary_embedding(tensors[0], cos, sin, s.interleaved, False, offsets, cu_seqlens, backend),)
+        q, k = tensors
+        turned_q, turned_k = rotate(q, k, Tables(cos, sin, sin, cos), s.interleaved, offsets, cu_seqlens, backend)
+        assert turned_k is not None
+        return turned_q, turned_k
 
-    return call, [x]
+    if not s.HK:
+        return call, [x]
+    k = torch.randn(s.B, s.T, s.HK, s.D, generator=generator, dtype=torch.float64)
+    return call, [x, k.to(device, dtype).requires_grad_()]
 
 
 def _cases() -> Iterator[Case]:
@@ -92,10 +105,10 @@ SPEC = Spec(
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
     for dtype in (torch.bfloat16, torch.float32):
-        for dim in (64, 128, 256):
+        for dim in (128, 256):
             for interleaved in (False, True):
                 for packed in (False, True):
-                    shape = Shape(1, 8, 2, dim, interleaved=interleaved, lengths=(3, 5) if packed else ())
+                    shape = Shape(1, 8, 2, dim, interleaved=interleaved, lengths=(3, 5) if packed else (), HK=1)
                     title = f"rotary_embedding {str(dtype).removeprefix('torch.')} {dim}"
                     title += f"{' interleaved' if interleaved else ''}{' packed' if packed else ''}"
                     yield title, partial(_launch, title, shape, dtype)
@@ -103,5 +116,5 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
 
 def _launch(title: str, shape: Shape, dtype: torch.dtype) -> None:
     call, leaves = _make(title, shape, "cpu", dtype)
-    (y,) = call(*leaves, backend="triton")
-    torch.autograd.grad(y, leaves, torch.zeros_like(y))
+    turned = call(*leaves, backend="triton")
+    torch.autograd.grad(list(turned), leaves, [torch.zeros_like(y) for y in turned])

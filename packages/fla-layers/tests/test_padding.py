@@ -1,0 +1,103 @@
+"""Padded batches as packed sequences, and the cache of plain loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fla.layers import StateCache
+from fla.layers.utils import find_padding, get_unpad_data, index_first_axis, pad_input, unpad_input
+
+MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]])
+
+
+def test_unpad_data_name_the_real_tokens() -> None:
+    indices, cu_seqlens, longest = get_unpad_data(MASK)
+    assert indices.tolist() == [2, 3, 4, 5, 6, 7, 12, 14]
+    assert cu_seqlens.tolist() == [0, 2, 6, 6, 8]
+    assert cu_seqlens.dtype == torch.int32
+    assert longest == 4
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK.bool(), MASK.float()], ids=["int", "bool", "float"])
+def test_unpadding_and_padding_are_inverse(mask: torch.Tensor) -> None:
+    x = torch.arange(32.0).view(4, 4, 2)
+    packed, indices, cu_seqlens, longest, lengths = unpad_input(x, mask)
+    assert torch.equal(packed, x[MASK.bool()])
+    assert torch.equal(packed, index_first_axis(x.flatten(0, 1), indices))
+    assert lengths.tolist() == [2, 4, 0, 2]
+    assert (cu_seqlens.tolist(), longest) == ([0, 2, 6, 6, 8], 4)
+    assert torch.equal(pad_input(packed, indices, 4, 4), x * MASK[..., None])
+
+
+def test_padding_is_looked_for_once_and_again_after_a_change() -> None:
+    mask = torch.ones(2, 6)
+    assert find_padding(mask, 6) is None
+    mask[0, 0] = 0
+    found = find_padding(mask, 6)
+    assert found is not None
+    assert found.cu_seqlens.tolist() == [0, 5, 11]
+    assert find_padding(mask, 6) is found
+    assert find_padding(mask, 5) is None
+
+
+def test_what_is_found_in_inference_mode_serves_training() -> None:
+    with torch.inference_mode():
+        mask = MASK.clone()
+        found = find_padding(mask, 4)
+    assert found is not None
+    x = torch.randn(4, 4, 2, requires_grad=True)
+    found.pad(found.unpad(x)).square().sum().backward()
+    assert torch.equal(x.grad, 2 * x * MASK[..., None])
+
+
+def keys(cache: StateCache, layer_idx: int = 0) -> list[int]:
+    return cache[layer_idx]["attn_state"][0].flatten().tolist()
+
+
+def step(start: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+    new = torch.arange(float(start), end).view(1, -1, 1, 1)
+    return new, -new
+
+
+def test_a_window_keeps_what_the_next_step_sees() -> None:
+    cache = StateCache()
+    for start, end in ((0, 2), (2, 3), (3, 8)):
+        visible = cache.update(attn_state=step(start, end), offset=end - start, cache_kwargs={"window_size": 4})
+        assert visible["attn_state"][0].flatten().tolist() == list(range(max(start - 3, 0), end))
+        assert keys(cache) == list(range(max(end - 3, 0), end))
+    assert cache.get_seq_length() == 8
+    with pytest.raises(ValueError, match="cannot be cropped"):
+        cache[0].crop(-1)
+
+
+def test_a_window_of_one_keeps_nothing() -> None:
+    cache = StateCache()
+    visible = cache.update(attn_state=step(0, 3), offset=3, cache_kwargs={"window_size": 1})
+    assert visible["attn_state"][0].shape[1] == 3
+    assert keys(cache) == []
+
+
+def test_states_are_kept_by_layer_and_name() -> None:
+    cache, state = StateCache(), torch.randn(2, 3)
+    cache.update(recurrent_state=state, conv_state=(state, None), layer_idx=1, offset=5)
+    assert [cache.get_seq_length(i) for i in range(3)] == [0, 5, 0]
+    assert cache[1]["recurrent_state"] is state
+    assert cache[1]["ffn_state"] is None
+    cache[1].reorder_cache(torch.tensor([1, 0]))
+    assert torch.equal(cache[1]["conv_state"][0], state.flip(0))
+    assert cache[1]["conv_state"][1] is None
+    assert len(list(cache)) == 2
+    with pytest.raises(ValueError, match="cannot be cropped"):
+        cache[1].crop(-1)
+    with pytest.raises(ValueError, match="window_size, got windows"):
+        cache.update(cache_kwargs={"windows": 1})
+
+
+@pytest.mark.parametrize(("tokens", "left"), [(-2, 4), (4, 4), (0, 6), (9, 6), (torch.tensor(-1), 5)])
+def test_keys_are_cropped_by_count_or_length(tokens: int, left: int) -> None:
+    cache = StateCache()
+    cache.update(attn_state=step(0, 6), offset=6)
+    cache[0].crop(tokens)
+    assert cache.get_seq_length() == left
+    assert keys(cache) == list(range(left))

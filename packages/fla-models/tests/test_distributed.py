@@ -1,0 +1,80 @@
+"""Two processes without a GPU: sharded parameters and tensor parallelism give the gradients of one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+
+import fla.models
+from fla.models.modeling import FLAForCausalLM
+from fla.utils.numerics import assert_close
+
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gla": ("GLA", {"attn": {"layers": [1], "num_heads": 4, "num_kv_heads": 2}, "tie_word_embeddings": True}),
+    "transformer": ("Transformer", {"num_kv_heads": 2, "qk_norm": True, "fuse_linear_cross_entropy": True}),
+}
+WORLD = 2
+
+
+def build(stem: str, options: dict[str, Any]) -> FLAForCausalLM:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "vocab_size": 64, "intermediate_size": 48}
+    config = getattr(fla.models, f"{stem}Config")(**sizes, **options)
+    return getattr(fla.models, f"{stem}ForCausalLM")(config).train()
+
+
+def check(what: str, alone: FLAForCausalLM, spread: FLAForCausalLM, mine: torch.Tensor, ids: torch.Tensor) -> None:
+    alone(ids, labels=ids).loss.backward()
+    spread(mine, labels=mine).loss.backward()
+    for (name, expected), parameter in zip(alone.named_parameters(), spread.parameters()):
+        gradient = parameter.grad
+        full = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+        assert_close(f"{what}: {name}", expected.grad, full, 1e-4)
+
+
+def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    ids = torch.randint(64, (2 * WORLD, 20), generator=torch.Generator().manual_seed(0))
+    for name, (stem, options) in MODELS.items():
+        sharded = build(stem, options)
+        for block in sharded.model.layers:
+            fully_shard(block)
+        fully_shard(sharded)
+        check(f"{name}, sharded", build(stem, options), sharded, ids[rank::WORLD], ids)
+
+        split = AutoModelForCausalLM.from_pretrained(f"{folder}/{name}", tp_plan="auto").train()
+        assert split.model.layers[0].mlp.up_proj.weight.to_local().shape == (48 // WORLD, 32)
+        check(f"{name}, tensor parallel", build(stem, options), split, ids, ids)
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this PyTorch is built without torch.distributed")
+def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
+    for name, (stem, options) in MODELS.items():
+        build(stem, options).save_pretrained(tmp_path / name)
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)},
+        )
+        for rank in range(WORLD)
+    ]
+    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
+    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2])

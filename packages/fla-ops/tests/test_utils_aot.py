@@ -1,0 +1,134 @@
+"""Kernels compiled for a GPU that is not there: what is recorded, and what makes the program fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("triton", reason="there is no Triton on this platform")
+
+# A family as ``fla.ops`` could have it. A file of its own: a process compiles for one architecture alone.
+FAMILY = """
+import sys
+import types
+from functools import partial
+
+import torch
+import triton
+import triton.language as tl
+
+from fla.utils._backend import explain_backend
+from fla.utils.testing import aot
+
+
+@triton.jit
+def copy_kernel(x, y, size, BLOCK: tl.constexpr, FLAG: tl.constexpr):
+    offsets = tl.arange(0, BLOCK)
+    tl.store(y + offsets, tl.load(x + offsets, mask=offsets < size), mask=offsets < size)
+
+
+@triton.jit
+def product_kernel(x, y, M: tl.constexpr, K: tl.constexpr):
+    rows, columns, inner = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :], tl.arange(0, K)
+    left = tl.load(x + rows * K + inner[None, :])
+    right = tl.load(x + inner[:, None] * M + columns)
+    tl.store(y + rows * M + columns, tl.dot(left, right))
+
+
+@triton.jit
+def broken_kernel(x, D: tl.constexpr):
+    tl.store(x + tl.arange(0, D), tl.arange(0, 2 * D))
+
+
+def copy(size, block):
+    x = torch.ones(size)
+    y = torch.zeros(size)
+    copy_kernel[(1,)](x, y, size, BLOCK=block, FLAG=None, num_warps=2, num_stages=2)
+    assert y.sum() == 0, "it ran"
+    assert explain_backend("cpu", torch.float32, "triton").backend == "triton"
+
+
+def product(m, k, dtype):
+    product_kernel[(1,)](torch.zeros(m, k, dtype=dtype), torch.zeros(m, m), M=m, K=k, num_warps=1)
+
+
+def aot_cases():
+    yield "copy", partial(copy, 100, 128)
+    yield "copy again", partial(copy, 100, 128)
+    yield "product with spills", partial(product, 128, 16, torch.float16)
+    yield "product over shared memory", partial(product, 16, 8192, torch.float16)
+    yield "no kernel", partial(broken_kernel[(1,)], torch.zeros(8), D=8)
+
+
+family = types.ModuleType("fla.ops.made_up.spec")
+family.aot_cases = aot_cases
+family.AOT_SPILL_ALLOWANCE = {ALLOWANCE}
+aot.spec_modules = lambda: [family]
+sys.exit(aot.main(sys.argv[1:]))
+"""
+
+
+def compile_family(folder: Path, *arguments: str, allowance: str = "{}") -> subprocess.CompletedProcess[str]:
+    program = folder / "family.py"
+    program.write_text(FAMILY.replace("{ALLOWANCE}", allowance))
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache"), "TRITON_INTERPRET": "0"}
+    command = [sys.executable, str(program), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("aot")
+    done = compile_family(folder, "--arch", "90", "--json", str(folder / "result.json"))
+    return done, json.loads((folder / "result.json").read_text())
+
+
+def test_a_kernel_is_recorded_once_with_its_constants(report: tuple[Any, dict[str, Any]]) -> None:
+    copies = [kernel for kernel in report[1]["compiled"] if kernel["launch"]["kernel"] == "copy_kernel"]
+    assert [kernel["case"] for kernel in copies] == ["copy"]
+    launch = copies[0]["launch"]
+    assert launch["constants"] == {"BLOCK": 128, "FLAG": None}
+    assert (launch["num_warps"], launch["num_stages"], launch["shared_bytes"]) == (2, 2, 0)
+    registers, stack_bytes = launch["resources"]
+    assert 8 <= registers <= 64
+    assert stack_bytes == 0
+    assert copies[0]["fault"] == ""
+
+
+def test_what_fails(report: tuple[Any, dict[str, Any]]) -> None:
+    done, result = report
+    assert done.returncode == 1, done.stderr
+    (spilling,) = (kernel for kernel in result["compiled"] if kernel["fault"])
+    assert spilling["case"] == "product with spills"
+    assert spilling["launch"]["resources"][1] > 64
+    over, broken = result["failed"]
+    assert over["case"] == "product over shared memory"
+    assert "OutOfResources: out of resource: shared memory" in over["fault"]
+    assert broken["case"] == "no kernel"
+    assert "broken_kernel" in broken["details"] or "tl.store" in broken["details"]
+
+
+def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
+    lines = report[0].stdout.splitlines()
+    assert "made_up on 90" in lines
+    assert any(line.split()[:1] == ["copy_kernel"] and line.endswith("BLOCK=128 FLAG=None") for line in lines)
+    assert "2 kernels for 90, 3 faults" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arch", "91"), "--arch: expected one of 80, 86, 89, 90, 100, 120, gfx942, gfx950, got 91"),
+        (("--arch", "90", "--family", "glaa"), "--family: expected one of made_up, got glaa"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = compile_family(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("triton", reason="there is no Triton on this platform")
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from fla.utils.testing.aot import spec_modules, spill_fault
+from fla.utils.testing.dry_gpu import Launch, Resources
 
 # A family as ``fla.ops`` could have it. A file of its own: a process compiles for one architecture alone.
 FAMILY = """
@@ -34,11 +37,13 @@ def copy_kernel(x, y, size, BLOCK: tl.constexpr, FLAG: tl.constexpr):
 
 
 @triton.jit
-def product_kernel(x, y, M: tl.constexpr, K: tl.constexpr):
-    rows, columns, inner = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :], tl.arange(0, K)
-    left = tl.load(x + rows * K + inner[None, :])
-    right = tl.load(x + inner[:, None] * M + columns)
-    tl.store(y + rows * M + columns, tl.dot(left, right))
+def product_kernel(x, y, steps, M: tl.constexpr):
+    rows, columns, inner = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :], tl.arange(0, 64)
+    total = tl.zeros([M, M], tl.float32)
+    for i in range(steps):
+        left = tl.load(x + i * M * 64 + rows * 64 + inner[None, :])
+        total += tl.dot(left, tl.load(x + i * M * 64 + inner[:, None] * M + columns))
+    tl.store(y + rows * M + columns, total)
 
 
 @triton.jit
@@ -54,29 +59,29 @@ def copy(size, block):
     assert explain_backend("cpu", torch.float32, "triton").backend == "triton"
 
 
-def product(m, k, dtype):
-    product_kernel[(1,)](torch.zeros(m, k, dtype=dtype), torch.zeros(m, m), M=m, K=k, num_warps=1)
+def product(size, stages, warps):
+    x = torch.zeros(4, size, 64, dtype=torch.float16)
+    product_kernel[(1,)](x, torch.zeros(size, size), 4, M=size, num_warps=warps, num_stages=stages)
 
 
 def aot_cases():
     yield "copy", partial(copy, 100, 128)
     yield "copy again", partial(copy, 100, 128)
-    yield "product with spills", partial(product, 128, 16, torch.float16)
-    yield "product over shared memory", partial(product, 16, 8192, torch.float16)
+    yield "product with spills", partial(product, 128, 1, 1)
+    yield "product over shared memory", partial(product, 128, 12, 4)
     yield "no kernel", partial(broken_kernel[(1,)], torch.zeros(8), D=8)
 
 
 family = types.ModuleType("fla.ops.made_up.spec")
 family.aot_cases = aot_cases
-family.AOT_SPILL_ALLOWANCE = {ALLOWANCE}
 aot.spec_modules = lambda: [family]
 sys.exit(aot.main(sys.argv[1:]))
 """
 
 
-def compile_family(folder: Path, *arguments: str, allowance: str = "{}") -> subprocess.CompletedProcess[str]:
+def compile_family(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = folder / "family.py"
-    program.write_text(FAMILY.replace("{ALLOWANCE}", allowance))
+    program.write_text(FAMILY)
     environment = {**os.environ, "TRITON_CACHE_DIR": str(folder / "cache"), "TRITON_INTERPRET": "0"}
     command = [sys.executable, str(program), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -111,7 +116,8 @@ def test_what_fails(report: tuple[Any, dict[str, Any]]) -> None:
     assert over["case"] == "product over shared memory"
     assert "OutOfResources: out of resource: shared memory" in over["fault"]
     assert broken["case"] == "no kernel"
-    assert "broken_kernel" in broken["details"] or "tl.store" in broken["details"]
+    assert broken["fault"].startswith("ValueError: Cannot make_shape_compatible")
+    assert "def broken_kernel" in broken["details"]
 
 
 def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
@@ -119,6 +125,27 @@ def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
     assert "made_up on 90" in lines
     assert any(line.split()[:1] == ["copy_kernel"] and line.endswith("BLOCK=128 FLAG=None") for line in lines)
     assert "2 kernels for 90, 3 faults" in lines
+
+
+@pytest.mark.parametrize(
+    ("stack_bytes", "allowance", "fault"),
+    [
+        (64, {}, ""),
+        (65, {}, "k uses 65 bytes of stack, 64 allowed"),
+        (100, {"k": 100}, ""),
+        (101, {"k": 100}, "k uses 101 bytes of stack, 100 allowed"),
+        (100, {"other": 100}, "k uses 100 bytes of stack, 64 allowed"),
+        (None, {}, ""),
+    ],
+)
+def test_spills(stack_bytes: int | None, allowance: dict[str, int], fault: str) -> None:
+    resources = None if stack_bytes is None else Resources(255, stack_bytes)
+    assert spill_fault(Launch("k", {}, 4, 2, 0, resources), allowance) == fault
+
+
+def test_families_of_installed_parts() -> None:
+    assert "fla.ops.gla.spec" in [module.__name__ for module in spec_modules()]
+    assert list(spec_modules(["fla.nothing_of_that_name"])) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import os
 import random
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -58,42 +58,45 @@ def load_corpus(data: str | None, max_bytes: int) -> Corpus:
         UserError: there is no such data, it cannot be read, or there is no text in it.
     """
     if data is None:
-        source, texts = "the source of Python's standard library", _files(_standard_library(), ".py")
+        source, texts = "the source of Python's standard library", _library(max_bytes)
     elif Path(data).is_dir():
-        source, texts = data, _files(Path(data))
+        source, texts = data, _files(Path(data), max_bytes)
     elif Path(data).exists():
-        source, texts = data, iter([_read(Path(data))])
+        source, texts = data, iter([_read(Path(data), max_bytes)])
     else:
         source, texts = f"dataset {data}", _dataset(data)
     kept = [text for text in _limited(texts, max_bytes) if text]
     if not kept:
         raise UserError(f"--data: there is no text in {source}")
     train, held_out, how = _split(kept)
-    size = sum(map(len, kept)) / _MEGABYTE
-    description = f"{source}, {size:,.1f} MB in {len(kept):,} {'text' if len(kept) == 1 else 'texts'}; {how} held out"
+    size = sum(map(len, kept))
+    first = "the first " if size == max_bytes else ""
+    number = f"{len(kept):,} {'text' if len(kept) == 1 else 'texts'}"
+    description = f"{source}, {first}{size / _MEGABYTE:,.2f} MB in {number}, {how} held out"
     return Corpus(description, _tokens(train), _tokens(held_out))
 
 
-def _standard_library() -> Path:
-    return Path(sysconfig.get_paths()["stdlib"])
+def _library(max_bytes: int) -> Iterator[bytes]:
+    return _files(Path(sysconfig.get_paths()["stdlib"]), max_bytes, ".py", _NO_PROSE)
 
 
-def _files(folder: Path, suffix: str = "") -> Iterator[bytes]:
-    """Text files in the order of their names, hidden ones and those of tests left out."""
-    inside_library = folder == _standard_library()
+def _files(folder: Path, max_bytes: int, suffix: str = "", skipped: Set[str] = frozenset()) -> Iterator[bytes]:
+    """Text files in the order of their names, without hidden ones."""
     for parent, folders, names in os.walk(folder):
-        skipped = _NO_PROSE if inside_library else set()
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__pycache__")) and f not in skipped)
+        folders[:] = sorted(
+            name for name in folders if not name.startswith((".", "__pycache__")) and name not in skipped
+        )
         for name in sorted(names):
             if name.endswith(suffix) and not name.startswith("."):
-                text = _read(Path(parent, name))
+                text = _read(Path(parent, name), max_bytes)
                 if b"\0" not in text[:8192]:
                     yield text
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            return file.read(max_bytes)
     except OSError as error:
         raise UserError(f"--data: {path} cannot be read: {error.strerror}") from error
 
@@ -123,7 +126,8 @@ def _dataset(name: str) -> Iterator[bytes]:
 
 def _texts_of(name: str, rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
     for row in rows:
-        text = row.get("text") or next((value for value in row.values() if isinstance(value, str)), None)
+        values = [row["text"]] if "text" in row else row.values()
+        text = next((value for value in values if isinstance(value, str)), None)
         if text is None:
             raise UserError(f"--data: dataset {name} has no column of text, only {', '.join(row)}")
         yield text.encode()

@@ -42,7 +42,7 @@ from fla.models._command import (
     say,
     seed,
 )
-from fla.models._corpus import Corpus, HeldOutWindows, load_corpus, windows
+from fla.models._corpus import Corpus, HeldOutWindows, RandomWindows, load_corpus, windows
 from fla.models._tokenizer import byte_tokenizer
 from fla.models._train_checkpoints import MODES, open_run, steps_of
 from fla.models._train_report import held_out_bits, plot_loss, write_results
@@ -71,14 +71,14 @@ class Run:
     mode: str
     prompt: str
 
-    def started_with(self, corpus: Corpus, processes: int) -> dict[str, Any]:
+    def started_with(self, corpus: Corpus, sequences: int) -> dict[str, Any]:
         """What may not change in the course of the run, by the names people know it by."""
         return {
             "--model": self.model,
             "--size": self.size,
             "--set": self.overrides,
             "the text (fingerprint)": corpus.fingerprint,
-            "sequences a step": self.batch * processes,
+            "sequences a step": sequences,
             "--length": self.length,
             "--lr": self.lr,
             "--seed": self.seed,
@@ -130,8 +130,23 @@ def parse(arguments: Sequence[str] | None) -> Run:
     )
 
 
-def train(run: Run) -> int:
-    """Train, measure, save and sample; returns the exit code.
+@dataclass(frozen=True)
+class Prepared:
+    """All that is settled before the first step."""
+
+    arguments: TrainingArguments
+    model: PreTrainedModel
+    corpus: Corpus
+    training: RandomWindows
+    held_out: HeldOutWindows
+    checkpoint: Path | None
+    sequences: int
+    parameters: int
+    order_0: float
+
+
+def prepare(run: Run) -> Prepared:
+    """Read the text, make the model, and find where to begin.
 
     Raises:
         UserError: something that the person at the command line can put right.
@@ -140,26 +155,45 @@ def train(run: Run) -> int:
     config = make_config(run.model, SIZES[run.size], run.length, run.overrides)
     corpus = load_corpus(run.data, run.max_bytes)
     arguments = _training_arguments(run)
-    training, held_out = windows(corpus, run.length, run.steps * run.batch * arguments.world_size, run.seed)
+    sequences = run.batch * arguments.world_size
+    training, held_out = windows(corpus, run.length, run.steps * sequences, run.seed)
     model = make_model(config, run.seed)
     with arguments.main_process_first(local=False):
-        checkpoint = open_run(run.out, run.started_with(corpus, arguments.world_size), run.mode)
+        checkpoint = open_run(run.out, run.started_with(corpus, sequences), run.mode)
     if checkpoint is not None and steps_of(checkpoint) > run.steps:
         raise UserError(f"--steps {run.steps}: {run.out} has {steps_of(checkpoint)} steps behind it already")
-    order_0 = held_out.order_0(corpus.train)
-    _introduce(run, model, corpus, arguments, checkpoint, order_0)
+    return Prepared(
+        arguments=arguments,
+        model=model,
+        corpus=corpus,
+        training=training,
+        held_out=held_out,
+        checkpoint=checkpoint,
+        sequences=sequences,
+        parameters=model.num_parameters(),
+        order_0=held_out.order_0(corpus.train),
+    )
 
-    # These need accelerate, or build on what does.
+
+def train(run: Run) -> int:
+    """Train, measure, save and sample; returns the exit code.
+
+    Raises:
+        UserError: something that the person at the command line can put right.
+    """
+    prepared = prepare(run)
+    _introduce(run, prepared)
+    # These need the extra.
     from fla.models._train_progress import Progress
     from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep
 
-    tokens_per_step = run.batch * run.length * arguments.world_size
-    progress, stop = Progress(tokens_per_step, held_out.bits_per_byte), StopAtStep()
+    progress = Progress(prepared.sequences * run.length, prepared.held_out.bits_per_byte)
+    stop = StopAtStep()
     trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=training,
-        eval_dataset=held_out,
+        model=prepared.model,
+        args=prepared.arguments,
+        train_dataset=prepared.training,
+        eval_dataset=prepared.held_out,
         processing_class=byte_tokenizer(),
         callbacks=[progress, stop, MarkWhole(), RefuseDivergence()],
     )
@@ -167,15 +201,17 @@ def train(run: Run) -> int:
     start = time.perf_counter()
     try:
         with stop:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            trainer.train(resume_from_checkpoint=str(prepared.checkpoint) if prepared.checkpoint else None)
     except torch.OutOfMemoryError as error:
         raise UserError("the GPU's memory is too small: try a smaller --batch, --length or --size") from error
     if stop.received:
         say(f"stopped at step {trainer.state.global_step} of {run.steps}; the same command goes on from there")
         return 128 + stop.received
     seconds = time.perf_counter() - start
-    _save(run, trainer, held_out, order_0, progress.tokens_per_second, seconds)
-    _sample(run)
+    _save_model(trainer, run.out)
+    if is_main_process():
+        _report(run, prepared, trainer.state.log_history, progress.tokens_per_second, seconds)
+        _sample(run)
     return 0
 
 
@@ -197,10 +233,9 @@ def _training_arguments(run: Run) -> TrainingArguments:
         warmup_steps=max(1, run.steps // 20),
         weight_decay=0.1,
         adam_beta2=0.98,
-        max_grad_norm=1.0,
         bf16=device.device == "cuda" and device.bf16,
         seed=run.seed,
-        train_sampling_strategy="sequential",
+        train_sampling_strategy="sequential",  # the windows are random already
         logging_steps=often,
         eval_strategy="steps",
         eval_steps=10 * often,
@@ -216,76 +251,60 @@ def _training_arguments(run: Run) -> TrainingArguments:
         log_level_replica="error",
     )
     if arguments.n_gpu > 1:
-        # Several GPUs in one process would mean DataParallel; torchrun is the way to use them.
-        arguments._n_gpu = 1
-        say(f"{torch.cuda.device_count()} GPUs are here and one is used: torchrun --nproc-per-node N -m ... takes N")
+        say(f"{arguments.n_gpu} GPUs are here and one is taken; torchrun --nproc-per-node {arguments.n_gpu} takes all")
+        arguments._n_gpu = 1  # otherwise the Trainer would take all by DataParallel
     return arguments
 
 
-def _introduce(
-    run: Run,
-    model: PreTrainedModel,
-    corpus: Corpus,
-    arguments: TrainingArguments,
-    checkpoint: Path | None,
-    order_0: float,
-) -> None:
-    where = hardware().name if hardware().is_gpu else f"CPU, {torch.get_num_threads()} threads"
-    where += f" x {arguments.world_size}" if arguments.world_size > 1 else ""
+def _introduce(run: Run, prepared: Prepared) -> None:
+    precision = "bfloat16" if prepared.arguments.bf16 else "float32"
+    where = hardware().name if hardware().is_gpu else f"CPU with {torch.get_num_threads()} threads"
+    processes = prepared.arguments.world_size
+    where = f"{processes} x {where}" if processes > 1 else where
+    checkpoint = prepared.checkpoint
     begins = f"goes on from step {steps_of(checkpoint)}" if checkpoint else "begins"
-    say(f"model    {run.model}, {model.num_parameters():,} parameters, {_precision(arguments)}, on {where}")
-    say(f"text     {corpus.description}")
-    say(f"order 0  {order_0:.3f} bits per held-out byte from byte frequencies alone")
-    say(
-        f"run      {run.out} {begins}: {run.steps} steps of {run.batch * arguments.world_size} x {run.length} bytes; "
-        "Ctrl-C saves, the same command goes on\n"
-    )
+    say(f"model    {run.model}, {prepared.parameters:,} parameters, {precision}, {where}")
+    say(f"text     {prepared.corpus.description}")
+    say(f"order 0  {prepared.order_0:.3f} bits per held-out byte, from the frequencies of bytes alone")
+    say(f"run      {run.out} {begins}: {run.steps} steps of {prepared.sequences} x {run.length} bytes")
+    say("         Ctrl-C stops it and loses nothing: the same command goes on from there\n")
 
 
-def _precision(arguments: TrainingArguments) -> str:
-    return "bfloat16" if arguments.bf16 else "float32"
+def _save_model(trainer: Trainer, folder: Path) -> None:
+    sharded = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if sharded is not None:
+        sharded.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model(str(folder))
 
 
-def _save(
-    run: Run, trainer: Trainer, held_out: HeldOutWindows, order_0: float, tokens_per_second: float, seconds: float
+def _report(
+    run: Run, prepared: Prepared, history: list[dict[str, float]], tokens_per_second: float, seconds: float
 ) -> None:
-    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
-    if plugin is not None:
-        plugin.set_state_dict_type("FULL_STATE_DICT")
-    trainer.save_model(str(run.out))
-    history = trainer.state.log_history
-    bits = held_out_bits(history, held_out.bits_per_byte)[-1][1]
-    if not is_main_process():
-        return
-    title = f"{run.model} on {run.data or 'the standard library'}"
-    plot_loss(run.out / "loss.png", title, history, held_out.bits_per_byte, order_0)
+    bits = held_out_bits(history, prepared.held_out.bits_per_byte)[-1][1]
     results = {
         "model": run.model,
-        "parameters": trainer.model.num_parameters(),
+        "parameters": prepared.parameters,
         "steps": run.steps,
         "held_out_bits_per_byte": round(bits, 4),
-        "order_0_bits_per_byte": round(order_0, 4),
+        "order_0_bits_per_byte": round(prepared.order_0, 4),
         "tokens_per_second": round(tokens_per_second),
         "seconds": round(seconds, 1),
     }
     write_results(run.out / "results.json", results)
-    minutes = f"{int(seconds) // 60} min {int(seconds) % 60} s"
-    say(f"\nheld out {bits:.3f} bits per byte (order 0: {order_0:.3f}), {minutes}, {tokens_per_second:,.0f} tokens/s")
-    say(f"written  {run.out}: the model; {run.out / 'loss.png'}: its loss")
+    title = f"{run.model} on {run.data or 'the standard library'}"
+    plot_loss(run.out / "loss.png", title, history, prepared.held_out.bits_per_byte, prepared.order_0)
+    took = f"{int(seconds) // 60} min {int(seconds) % 60} s, {tokens_per_second:,.0f} tokens/s"
+    say(f"\nresult   {bits:.3f} bits per held-out byte, order 0 {prepared.order_0:.3f}; {took}")
+    say(f"saved    {run.out}, and its loss in {run.out / 'loss.png'}")
 
 
 def _sample(run: Run) -> None:
     """Let the model that was written to disk write."""
-    if not is_main_process():
-        return
     model, tokenizer = generate.load(str(run.out))
-    say(f"sample   {_generate_command(run)}\n")
+    folder, prompt = shlex.quote(str(run.out)), shlex.quote(run.prompt)
+    say(f"sample   python -m fla.models.generate {folder} --prompt {prompt}\n")
     set_seed(run.seed)
     generate.write_text(model.to(hardware().device), tokenizer, run.prompt)
-
-
-def _generate_command(run: Run) -> str:
-    return f"python -m fla.models.generate {shlex.quote(str(run.out))} --prompt {shlex.quote(run.prompt)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

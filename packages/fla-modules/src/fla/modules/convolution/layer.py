@@ -56,8 +56,8 @@ class ShortConvolution(nn.Conv1d):
             x: ``[B, T, D]``.
             residual: ``[B, T, D]``, added after the activation.
             mask: ``[B, T]`` of zeros and ones; inputs at zeros count as zero.
-            cache: the last W inputs of each sequence ``[N, D, W]``. With one step per sequence and gradients off it
-                is updated in place and returned; else a new one is returned.
+            cache: the last W inputs of each sequence ``[N, D, W]``. With T = 1, no packing and gradients off it is
+                updated in place and returned; else a new one is returned.
             output_final_state: return the cache after this call even where none was given.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
 
@@ -72,7 +72,7 @@ class ShortConvolution(nn.Conv1d):
                 raise ValueError(f"mask: expected shape [B, T] = {list(x.shape[:2])}, got {list(mask.shape)}")
             x = x * mask.unsqueeze(-1).to(x.dtype)
         weight = self.weight.squeeze(1)
-        if cache is not None and cache.shape[0] == x.shape[0] * x.shape[1] and not torch.is_grad_enabled():
+        if cache is not None and cu_seqlens is None and x.shape[1] == 1 and not torch.is_grad_enabled():
             return causal_conv1d_update(x, cache, residual, weight, self.bias, self.activation, self.backend)
         return causal_conv1d(
             x,

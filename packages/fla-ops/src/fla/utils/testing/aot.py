@@ -63,7 +63,7 @@ class Failed:
 
     def as_row(self) -> str:
         """What stands in the table: the error's whole story."""
-        return f"{self.case}  FAILED: {self.fault}\n{self.details}"
+        return "\n".join(filter(None, (f"{self.case}  FAILED: {self.fault}", self.details)))
 
 
 @dataclass
@@ -103,7 +103,7 @@ def compile_family(module: ModuleType, launches: list[Launch], report: Callable[
             launch_kernels()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other cases are to be seen as well
             failed = _failed(family, case, error)
-        compiled = [Compiled(family, case, launch, _fault(launch, allowance)) for launch in launches[seen:]]
+        compiled = [Compiled(family, case, launch, spill_fault(launch, allowance)) for launch in launches[seen:]]
         result.compiled += compiled
         if compiled:
             report("\n".join([case, *(f"  {kernel.as_row()}" for kernel in compiled)]))
@@ -114,14 +114,15 @@ def compile_family(module: ModuleType, launches: list[Launch], report: Callable[
 
 def _failed(family: str, case: str, error: BaseException) -> Failed:
     """Triton's errors quote the source, and the reason stands in the last of what caused them."""
-    details = [str(error)]
+    details = []
     while error.__cause__ is not None:
-        error = error.__cause__
         details.append(str(error))
+        error = error.__cause__
     return Failed(family, case, f"{type(error).__name__}: {error}", "\n".join(details))
 
 
-def _fault(launch: Launch, allowance: Mapping[str, int]) -> str:
+def spill_fault(launch: Launch, allowance: Mapping[str, int]) -> str:
+    """What is wrong with the spills of a kernel, empty for nothing."""
     limit = allowance.get(launch.kernel, MAX_SPILL_BYTES)
     if launch.resources is None or launch.resources.stack_bytes <= limit:
         return ""
@@ -130,7 +131,7 @@ def _fault(launch: Launch, allowance: Mapping[str, int]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print a table, and return 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m fla.utils.testing.aot", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m fla.utils.testing.aot", description="Compile kernels without a GPU.")
     parser.add_argument("--arch", type=_arch, required=True, help=f"one of {', '.join(map(str, SHARED_MEMORY))}")
     parser.add_argument("--family", action="append", help="this family alone; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")

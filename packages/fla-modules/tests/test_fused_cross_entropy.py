@@ -1,0 +1,168 @@
+"""Cross entropy and its linear form against PyTorch's own, and what PyTorch's does not have."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+
+from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss, cross_entropy_loss
+from fla.modules.fused_cross_entropy.function import cross_entropy_bwd, cross_entropy_bwd_, cross_entropy_fwd
+from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, fused_linear_cross_entropy_loss
+from fla.modules.fused_linear_cross_entropy.function import linear_cross_entropy
+from fla.modules.l2warp import l2_warp
+
+TIGHT = {"atol": 1e-12, "rtol": 1e-12}
+
+
+def inputs(rows: int = 6, classes: int = 11) -> tuple[torch.Tensor, torch.Tensor]:
+    target = torch.randint(0, classes, (rows,))
+    target[1] = -100
+    return torch.randn(rows, classes, dtype=torch.float64, requires_grad=True), target
+
+
+def gradient(loss: torch.Tensor, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return torch.autograd.grad(loss.sum(), leaves, retain_graph=True)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+def test_it_is_pytorchs_cross_entropy(reduction: str, label_smoothing: float) -> None:
+    logits, target = inputs()
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": label_smoothing}
+    expected, loss = F.cross_entropy(logits, target, **options), FusedCrossEntropyLoss(**options)(logits, target)
+    torch.testing.assert_close(loss, expected, **TIGHT)
+    torch.testing.assert_close(gradient(loss, logits), gradient(expected, logits), **TIGHT)
+
+
+def test_scale_cap_and_z_loss() -> None:
+    logits, target = inputs()
+    shaped = 3 * torch.tanh(2 * logits / 3)
+    z_loss = 0.1 * shaped.logsumexp(1)[target != -100].square().mean()
+    expected = F.cross_entropy(shaped, target) + z_loss
+    loss, z = cross_entropy_loss(
+        logits, target, logit_scale=2.0, logit_softcapping=3.0, lse_square_scale=0.1, return_z_loss=True
+    )
+    torch.testing.assert_close((loss, z), (expected, z_loss), **TIGHT)
+    torch.testing.assert_close(gradient(loss, logits), gradient(expected, logits), **TIGHT)
+
+
+def test_no_row_counts() -> None:
+    logits, _ = inputs()
+    loss = cross_entropy_loss(logits, torch.full((6,), -100))
+    assert loss == 0
+    assert gradient(loss, logits)[0].eq(0).all()
+
+
+def test_the_gradient_in_place_takes_the_memory_of_the_logits() -> None:
+    logits, target = inputs()
+    (expected,) = gradient(F.cross_entropy(logits, target), logits)
+    copy = logits * 1
+    (in_place,) = gradient(cross_entropy_loss(copy, target, inplace_backward=True), copy)
+    torch.testing.assert_close(in_place, expected, **TIGHT)
+    torch.testing.assert_close(copy.detach(), expected, **TIGHT)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("num_chunks", [1, 4, 100])
+def test_the_linear_form_is_a_linear_layer_and_pytorchs_cross_entropy(reduction: str, num_chunks: int) -> None:
+    _, target = inputs(13)
+    x, weight, bias = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((13, 5), (11, 5), (11,)))
+    expected = 2 * F.cross_entropy(F.linear(x, weight, bias), target, reduction=reduction)
+    loss = 2 * FusedLinearCrossEntropyLoss(reduction=reduction, num_chunks=num_chunks)(x, target, weight, bias)
+    torch.testing.assert_close(loss, expected, **TIGHT)
+    torch.testing.assert_close(gradient(loss, x, weight, bias), gradient(expected, x, weight, bias), **TIGHT)
+
+
+def test_l2warp_pulls_on_the_largest_logit_alone() -> None:
+    _, target = inputs(4)
+    x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((4, 5), (11, 5)))
+    logits = x @ weight.t()
+    largest = logits.max(1).values
+    plain = F.cross_entropy(logits, target)
+    expected = gradient(plain + (0.5 * 0.1 / 4 * largest.square()).sum(), x, weight)
+    warped = l2_warp(F.cross_entropy(logits, target), logits, 0.1)
+    torch.testing.assert_close(warped, plain, **TIGHT)
+    torch.testing.assert_close(gradient(warped, x, weight), expected, **TIGHT)
+    fused = fused_linear_cross_entropy_loss(x, target, weight, use_l2warp=True, l2_penalty_factor=0.1)
+    torch.testing.assert_close(fused, plain, **TIGHT)
+    torch.testing.assert_close(gradient(fused, x, weight), expected, **TIGHT)
+
+
+def test_under_autocast_the_linear_form_multiplies_in_the_low_dtype() -> None:
+    x, weight, target = torch.randn(8, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True), inputs(8)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = fused_linear_cross_entropy_loss(x, target, weight)
+        expected = F.cross_entropy(F.linear(x, weight).float(), target)
+    torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
+    assert [d.dtype for d in gradient(loss, x, weight)] == [torch.float32, torch.float32]
+
+
+def _rank_loss(rank: int, store: str, logits: torch.Tensor, target: torch.Tensor, results: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    share = logits.chunk(2, 1)[rank].clone().requires_grad_()
+    loss = cross_entropy_loss(share, target, label_smoothing=0.1, lse_square_scale=0.1, process_group=dist.group.WORLD)
+    assert isinstance(loss, torch.Tensor)
+    torch.save((loss.detach(), gradient(loss, share)[0]), f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_classes_shared_out_among_ranks() -> None:
+    logits, target = inputs(classes=12)
+    expected = cross_entropy_loss(logits, target, label_smoothing=0.1, lse_square_scale=0.1)
+    assert isinstance(expected, torch.Tensor)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (str(Path(folder, "store")), logits.detach(), target, folder)
+        mp.start_processes(_rank_loss, arguments, nprocs=2, start_method="fork")
+        parts = [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+    for loss, _ in parts:
+        torch.testing.assert_close(loss, expected.detach(), **TIGHT)
+    torch.testing.assert_close(torch.cat([d for _, d in parts], 1), gradient(expected, logits)[0], **TIGHT)
+
+
+def test_compiles_whole_for_every_length() -> None:
+    torch._dynamo.reset()
+    weight = torch.randn(11, 5, requires_grad=True)
+
+    def both(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = cross_entropy_loss(F.linear(x, weight), target)
+        assert isinstance(loss, torch.Tensor)
+        return loss + fused_linear_cross_entropy_loss(x, target, weight)
+
+    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows in (4, 7):
+        x, target = torch.randn(rows, 5, requires_grad=True), torch.randint(0, 11, (rows,))
+        torch.testing.assert_close(compiled(x, target), both(x, target))
+        torch.testing.assert_close(gradient(compiled(x, target), x, weight), gradient(both(x, target), x, weight))
+
+
+def test_opcheck() -> None:
+    logits, target = torch.randn(4, 9), torch.randint(0, 9, (4,))
+    options = (-100, 0.1, 1.0, 0.1, 3.0, 0, 9)
+    torch.library.opcheck(cross_entropy_fwd, (logits, target, "torch", *options))
+    torch.library.opcheck(cross_entropy_bwd, (logits, target, torch.randn(4), torch.randn(4), "torch", *options))
+    torch.library.opcheck(cross_entropy_bwd_, (logits, target, torch.randn(4), torch.randn(4), "torch", *options))
+    linear = (torch.randn(4, 3), target, torch.randn(9, 3), None, True, 2, 0.1, True, True, "torch")
+    torch.library.opcheck(linear_cross_entropy, (*linear, -100, 0.0, 1.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"target": torch.tensor([0, 11])}, ValueError, r"target: expected classes 0..10 or ignore_index=-100, got 11"),
+        ({"target": torch.tensor([0.0, 1.0])}, TypeError, "target: expected int64 or int32"),
+        ({"target": torch.tensor([0])}, ValueError, "target: expected shape"),
+        ({"reduction": "max"}, ValueError, "reduction: expected one of mean, sum, none, got 'max'"),
+        ({"label_smoothing": 1.0}, ValueError, "label_smoothing: expected 0 <="),
+        ({"logit_softcapping": -1.0}, ValueError, "logit_softcapping: expected a positive number"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        cross_entropy_loss(**{"logits": torch.randn(2, 11), "target": torch.tensor([0, 1]), **change})

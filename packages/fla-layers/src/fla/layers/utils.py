@@ -84,13 +84,11 @@ class _Known(NamedTuple):
 _KNOWN = WeakTensorKeyDictionary()
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def has_padding(attention_mask: torch.Tensor, steps: int) -> bool:
     """Whether there is padding among the last ``steps`` columns of a mask; see :func:`find_padding`."""
     return _known(attention_mask).last_padded >= attention_mask.shape[1] - steps
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def find_padding(attention_mask: torch.Tensor, steps: int) -> Padding | None:
     """The padding among the last ``steps`` columns of a mask, None if there is none.
 

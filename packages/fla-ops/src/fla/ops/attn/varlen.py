@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -11,15 +12,14 @@ import torch
 from fla.utils._varlen import boundaries
 
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before torch 2.10
-    varlen_attn = None  # type: ignore[assignment]
-
-#: Early forms of the kernel take neither windows nor grouped heads.
-_HAS_KERNEL = varlen_attn is not None and {"scale", "window_size", "enable_gqa"} <= set(
-    inspect.signature(varlen_attn).parameters
-)
+@cache
+def _has_kernel() -> bool:
+    """Whether this PyTorch has the kernel, in a form that takes windows and grouped heads. Slow to import."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 def can_run_varlen(q: torch.Tensor) -> bool:
@@ -28,9 +28,9 @@ def can_run_varlen(q: torch.Tensor) -> bool:
         q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
         and q.shape[-1] % 8 == 0
-        and _HAS_KERNEL
         and torch.version.hip is None
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
+        and _has_kernel()
     )
 
 
@@ -44,6 +44,8 @@ def varlen_attention(
     cu_seqlens_k: torch.Tensor | None,
 ) -> torch.Tensor:
     """Attention of q ``[B, T, HQ, K]`` over k and v ``[B, S, H, K]``; a dense batch is packed on the way."""
+    from torch.nn.attention.varlen import varlen_attn
+
     batch, steps = q.shape[:2]
     ends, longest = _boundaries(cu_seqlens, batch, steps, q.device)
     ends_k, longest_k = ends, longest

@@ -80,7 +80,9 @@ def test_a_folder_is_split_by_files_in_the_order_of_names(tmp_path: Path) -> Non
     assert corpus.held_out.tolist() == [END_OF_TEXT, *b"09", END_OF_TEXT, *b"19"]
     assert load_corpus(str(tmp_path), 1000).fingerprint == corpus.fingerprint
     first = load_corpus(str(tmp_path), 25)
-    assert first.train.tolist() == [END_OF_TEXT, *b"00"] + expected[3:33] + [END_OF_TEXT, *b"11", END_OF_TEXT, *b"1"][3:]
+    assert (
+        first.train.tolist() == [END_OF_TEXT, *b"00"] + expected[3:33] + [END_OF_TEXT, *b"11", END_OF_TEXT, *b"1"][3:]
+    )
     assert first.fingerprint != corpus.fingerprint
     assert "the first" in first.description
 
@@ -134,7 +136,7 @@ def test_bits_per_byte_and_order_0_are_what_they_say() -> None:
     train_tokens = torch.tensor([END_OF_TEXT, 1, 1, 1, 2], dtype=torch.int16)
     measured = HeldOutWindows(held_out, 4)
     assert measured.windows.tolist() == [held_out[:4].tolist(), held_out[4:].tolist()]
-    counts = Counter({token: 1 for token in range(257)}) + Counter(train_tokens.tolist())
+    counts = Counter(dict.fromkeys(range(257), 1)) + Counter(train_tokens.tolist())
     bits = sum(-math.log2(counts[token] / counts.total()) for token in (1, 1, 2, 1, 3, 3))
     assert measured.order_0(train_tokens) == pytest.approx(bits / 6)
     crossing = HeldOutWindows(held_out, 8)

@@ -100,9 +100,8 @@ def test_a_kernel_is_recorded_once_with_its_constants(report: tuple[Any, dict[st
     launch = copies[0]["launch"]
     assert launch["constants"] == {"BLOCK": 128, "FLAG": None}
     assert (launch["num_warps"], launch["num_stages"], launch["shared_bytes"]) == (2, 2, 0)
-    registers, stack_bytes = launch["resources"]
-    assert 8 <= registers <= 64
-    assert stack_bytes == 0
+    assert 8 <= launch["resources"]["registers"] <= 64
+    assert launch["resources"]["stack_bytes"] == 0
     assert copies[0]["fault"] == ""
 
 
@@ -111,7 +110,7 @@ def test_what_fails(report: tuple[Any, dict[str, Any]]) -> None:
     assert done.returncode == 1, done.stderr
     (spilling,) = (kernel for kernel in result["compiled"] if kernel["fault"])
     assert spilling["case"] == "product with spills"
-    assert spilling["launch"]["resources"][1] > 64
+    assert spilling["launch"]["resources"]["stack_bytes"] > 64
     over, broken = result["failed"]
     assert over["case"] == "product over shared memory"
     assert "OutOfResources: out of resource: shared memory" in over["fault"]

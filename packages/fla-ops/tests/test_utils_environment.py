@@ -156,10 +156,25 @@ def test_parts_of_different_versions(site: Site) -> None:
 
 def test_a_part_that_others_need_is_missing(site: Site) -> None:
     site.add("fla-models", requires=("fla-ops==1.0.0", "fla-layers==1.0.0"))
+    site.add("torch", "2.13.0")
     assert site.findings() == [
         "fla-layers is not installed, and other parts need it",
         "fla-ops is not installed, and other parts need it",
     ]
+
+
+def test_nothing_at_all(site: Site) -> None:
+    assert site.findings()[1:] == ["torch is not installed"]
+
+
+def test_imported_from_a_folder(site: Site) -> None:
+    site.add("torch", "2.13.0")
+    site.add("triton", "3.7.1")
+    found = site.survey()
+    assert found.versions.items() >= {"torch": "2.13.0", "triton": "3.7.1"}.items()
+    (finding,) = found.findings
+    assert finding.what.startswith("fla is not installed")
+    assert not finding.broken
 
 
 def test_a_foreign_owner_that_overwrote_files_of_ours(site: Site) -> None:

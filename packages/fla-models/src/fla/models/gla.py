@@ -15,8 +15,8 @@ class GLAConfig(FLAConfig):
     """The config of :class:`GLAForCausalLM`.
 
     Keys that :class:`FLAConfig` does not have are arguments of :class:`fla.layers.GatedLinearAttention`;
-    ``attn_mode`` is its ``mode``. ``use_gk`` and ``use_gv`` must keep their defaults. Tensor parallelism splits the MLPs
-    only: a plan cannot tell the two matrices of the low-rank gate apart, as it reads any number in a name as a layer's.
+    ``attn_mode`` is its ``mode``. ``use_gk`` and ``use_gv`` must keep their defaults. Tensor parallelism splits the
+    MLPs only: a plan reads every number in a name as a layer's, so the two matrices of the gate are one to it.
     """
 
     model_type = "gla"

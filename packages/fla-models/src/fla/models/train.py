@@ -226,6 +226,8 @@ def _training_arguments(run: Run) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(run.out),
         max_steps=run.steps,
+        use_cpu=not device.is_gpu,
+        ddp_find_unused_parameters=False,
         per_device_train_batch_size=run.batch,
         per_device_eval_batch_size=max(run.batch, 2**13 // run.length),
         learning_rate=run.lr,

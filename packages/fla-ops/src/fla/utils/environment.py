@@ -254,7 +254,7 @@ def _requirements(distribution: metadata.Distribution) -> Iterator[tuple[str, st
 
 
 def _packages(distributions: Distributions) -> Iterator[Package]:
-    """Python, our parts, what they need, and of what their extras need that which is there."""
+    """Python, our parts, what they need, what is there of their extras, and what else matters."""
     ours = [distributions[name] for name in PARTS if name in distributions]
     python = next((part.metadata["Requires-Python"] for part in ours), None)
     yield Package("python", ".".join(map(str, sys.version_info[:3])), python or "")
@@ -267,9 +267,10 @@ def _packages(distributions: Distributions) -> Iterator[Package]:
                 wanted.setdefault(name, []).append(condition)
     for name, conditions in wanted.items():
         yield Package(name, _version(name, distributions), ",".join(dict.fromkeys(filter(None, conditions))))
-    for name in ("numpy", "transformers"):
-        if name not in wanted and name in distributions:
-            yield Package(name, distributions[name].version)
+    for name in ("torch", "triton", "numpy", "transformers"):
+        version = _version(name, distributions)
+        if name not in wanted and (version or name == "torch"):
+            yield Package(name, version)
 
 
 def _version(name: str, distributions: Distributions) -> str | None:
@@ -299,6 +300,12 @@ def _damage_findings(distributions: Distributions, foreign: Sequence[ForeignOwne
 
 def _part_findings(distributions: Distributions) -> Iterator[Finding]:
     versions = {name: distributions[name].version for name in PARTS if name in distributions}
+    if not versions:
+        yield Finding(
+            "fla is not installed but imported from a folder: nothing tells which versions it needs",
+            "pip install -e that folder",
+            broken=False,
+        )
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in versions.items())
         yield Finding(f"the parts are of different versions: {listed}", f"pip install --upgrade {' '.join(versions)}")

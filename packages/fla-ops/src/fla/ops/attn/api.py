@@ -75,8 +75,10 @@ def _run(
     cu_seqlens: torch.Tensor | None,
     cu_seqlens_k: torch.Tensor | None,
 ) -> torch.Tensor:
-    if cu_seqlens is None and window_size is None and q.shape[1] == k.shape[1]:
-        return dense_attention(q, k, v, scale, None)
+    # What needs no mask, or that of a plain causal square, is best served by the dense kernels.
+    square = window_size is None and q.shape[1] == k.shape[1]
+    if cu_seqlens is None and (square or q.shape[1] == 1):
+        return dense_attention(q, k, v, scale, window_size)
     if can_run_varlen(q):
         return varlen_attention(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k)
     if cu_seqlens is None:

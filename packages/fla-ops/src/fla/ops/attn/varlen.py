@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -11,15 +10,21 @@ import torch
 
 from fla.utils._varlen import boundaries
 
+_has_kernel: bool | None = None
 
-@cache
-def _has_kernel() -> bool:
+
+def _look_for_kernel() -> bool:
     """Whether this PyTorch has the kernel, in a form that takes windows and grouped heads. Slow to import."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+    global _has_kernel
+    if _has_kernel is None:
+        try:
+            from torch.nn.attention.varlen import varlen_attn
+
+            parameters = set(inspect.signature(varlen_attn).parameters)
+        except ImportError:
+            parameters = set()
+        _has_kernel = {"scale", "window_size", "enable_gqa"} <= parameters
+    return _has_kernel
 
 
 def can_run_varlen(q: torch.Tensor) -> bool:
@@ -30,7 +35,7 @@ def can_run_varlen(q: torch.Tensor) -> bool:
         and q.shape[-1] % 8 == 0
         and torch.version.hip is None
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
-        and _has_kernel()
+        and _look_for_kernel()
     )
 
 

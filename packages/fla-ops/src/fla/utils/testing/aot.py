@@ -43,7 +43,8 @@ class Compiled:
     def as_row(self) -> str:
         """A line of the table."""
         launch = self.launch
-        registers, stack = launch.resources or ("?", "?")
+        resources = launch.resources
+        registers, stack = ("?", "?") if resources is None else (resources.registers, resources.stack_bytes)
         constants = " ".join(f"{name}={value}" for name, value in launch.constants.items())
         row = (
             f"{launch.kernel:<28}{registers:>10}{stack:>7}{launch.shared_bytes:>8}"
@@ -131,7 +132,9 @@ def spill_fault(launch: Launch, allowance: Mapping[str, int]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print a table, and return 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m fla.utils.testing.aot", description="Compile kernels without a GPU.")
+    parser = argparse.ArgumentParser(
+        prog="python -m fla.utils.testing.aot", description="Compile kernels without a GPU."
+    )
     parser.add_argument("--arch", type=_arch, required=True, help=f"one of {', '.join(map(str, SHARED_MEMORY))}")
     parser.add_argument("--family", action="append", help="this family alone; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -41,7 +41,8 @@ _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuo
 _RESOURCES = re.compile(r"REG:(\d+) STACK:(\d+)")
 
 
-class Resources(NamedTuple):
+@dataclass(frozen=True)
+class Resources:
     """What a thread of a compiled kernel takes."""
 
     registers: int
@@ -106,7 +107,7 @@ class _Utils:
         constants = _constants(self._source)
         metadata = self._metadata
         self.launches.append(Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources))
-        registers, stack_bytes = resources or (0, 0)
+        registers, stack_bytes = (0, 0) if resources is None else (resources.registers, resources.stack_bytes)
         return 1, 1, registers, stack_bytes, 1024
 
 

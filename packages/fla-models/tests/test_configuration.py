@@ -1,0 +1,61 @@
+"""What configs refuse, and what they forgive."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import StrictDataclassFieldValidationError
+from transformers import AutoConfig
+
+from fla.models import GLAConfig, GLAForCausalLM
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"hiden_size": 32}, TypeError, "GLAConfig: unknown key hiden_size"),
+        ({"attnres_block_size": 4}, ValueError, "attnres_block_size.*got 4"),
+        ({"use_gv": True}, ValueError, "use_gk, use_gv.*True and True"),
+        ({"attn": 3}, TypeError, "attn.*int"),
+        ({"attn": [3]}, TypeError, "attn.*int"),
+        ({"attn": {"layers": [1]}}, ValueError, "attn: expected layers and num_heads, got layers only|num_heads"),
+        ({"attn": {"layers": [1], "num_heads": 2, "heads": 1}}, ValueError, "attn.*heads as well"),
+        ({"attn": {"layers": [2], "num_heads": 2}}, ValueError, r"attn: expected layers from 0 to 1, got \[2\]"),
+        (
+            {"attn": [{"layers": [0, 1], "num_heads": 2}, {"layers": [1], "num_heads": 1}]},
+            ValueError,
+            r"attn.*layers \[1\] more than once",
+        ),
+    ],
+)
+def test_a_bad_config_is_refused_by_name(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        GLAConfig(**SMALL, **options)
+
+
+def test_a_value_of_the_wrong_type_is_refused_by_name() -> None:
+    with pytest.raises(StrictDataclassFieldValidationError, match="'num_heads'.*\n.*expected int, got str"):
+        GLAConfig(num_heads="4")
+
+
+def test_sizes_that_heads_do_not_divide_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="num_heads=3"):
+        GLAForCausalLM(GLAConfig(**SMALL, num_heads=3))
+
+
+def test_unknown_keys_of_a_file_are_dropped_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    GLAConfig(**SMALL).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "share_conv_kernel": True}))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert "share_conv_kernel" in caplog.text
+    assert not hasattr(config, "share_conv_kernel")

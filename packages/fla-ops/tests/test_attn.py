@@ -1,0 +1,75 @@
+"""Softmax attention: what the conformance cases do not ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from fla.ops.attn import naive_parallel_attn, parallel_attn
+from fla.utils import _backend
+from fla.utils.numerics import assert_close
+
+
+def draw(batch: int = 2, steps: int = 10, length: int | None = None, heads: int = 2) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lengths = (steps, length or steps, length or steps)
+    return [torch.randn(batch, n, h, 8, generator=generator) for n, h in zip(lengths, (heads, 2, 2))]
+
+
+def test_the_process_may_choose_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = draw()
+    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+    assert torch.equal(parallel_attn(q, k, v), naive_parallel_attn(q, k, v))
+    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "triton")
+    assert_close("o", naive_parallel_attn(q, k, v), parallel_attn(q, k, v), 1e-6)
+
+
+def test_the_scale_is_a_factor_on_the_scores() -> None:
+    q, k, v = draw()
+    assert_close("o", parallel_attn(3 * q, k, v, scale=1.0), parallel_attn(q, k, v, scale=3.0), 1e-6)
+    assert_close("o", parallel_attn(q, k, v, scale=8**-0.5), parallel_attn(q, k, v), 1e-6)
+
+
+def test_memory_is_linear_in_the_length() -> None:
+    q, k, v = (x.requires_grad_() for x in draw(1, 3000))
+    biggest = 0
+
+    def watch(x: torch.Tensor) -> torch.Tensor:
+        nonlocal biggest
+        biggest = max(biggest, x.numel())
+        return x
+
+    for options in ({}, {"window_size": 100}, {"cu_seqlens": torch.tensor([0, 1000, 3000])}):
+        with torch.autograd.graph.saved_tensors_hooks(watch, lambda x: x):
+            parallel_attn(q, k, v, **options).sum().backward()
+    # All scores would be 3000 * 3000 a head; a block of a window is 256 * 356.
+    assert biggest < 3000 * 64
+
+
+INT = torch.tensor
+
+
+@pytest.mark.parametrize(
+    ("tensors", "options", "message"),
+    [
+        (draw(heads=3), {}, r"q: expected HQ a multiple of the H=2.*\[2, 10, 3, 8\]"),
+        (draw(length=5), {}, r"k: .*S >= T, T=10, got \[2, 5, 2, 8\]"),
+        (draw(1, 10, 12), {"cu_seqlens": INT([0, 10])}, r"k: .*S = T without cu_seqlens_k.*\[1, 12, 2, 8\]"),
+        (draw(), {"window_size": 0}, "window_size: .*got 0"),
+        (draw(), {"cu_seqlens": INT([0, 20])}, "cu_seqlens: .*B=2"),
+        (draw(1), {"cu_seqlens_k": INT([0, 10])}, "cu_seqlens_k: .*None"),
+        (draw(1), {"cu_seqlens": INT([0, 10]), "cu_seqlens_k": INT([0, 5, 10])}, r"cu_seqlens_k: .*\[2\], got \[3\]"),
+        (
+            draw(1),
+            {"cu_seqlens": INT([0, 5, 10]), "cu_seqlens_k": INT([0, 4, 10])},
+            "cu_seqlens_k: expected at least 5 keys",
+        ),
+        (draw(1), {"cu_seqlens": INT([0, 9])}, "cu_seqlens: .*T=10, got 0..9"),
+        (draw(), {"backend": "triton"}, "backend: expected one of torch, reference.*'triton'"),
+    ],
+)
+def test_bad_input_is_refused_by_name(tensors: list[torch.Tensor], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parallel_attn(*tensors, **options)

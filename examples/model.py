@@ -13,4 +13,6 @@ for _ in range(40):
     model(text, labels=text).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
-print(bytes(model.eval().generate(text[:, :9], max_new_tokens=50, do_sample=False, pad_token_id=0)[0].tolist()).decode())
+print(
+    bytes(model.eval().generate(text[:, :9], max_new_tokens=50, do_sample=False, pad_token_id=0)[0].tolist()).decode()
+)

@@ -137,6 +137,8 @@ def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:
         "eos_token_id": END_OF_TEXT,
         "pad_token_id": END_OF_TEXT,
         "is_decoder": True,
+        # Neighbouring bytes belong together: a convolution is worth more here than anything else of its cost.
+        "use_short_conv": True,
     }
     # Where these are None, the config works them out.
     if_set = {

@@ -108,6 +108,10 @@ class FLAConfig(PreTrainedConfig):
             raise ValueError(f"attnres_block_size: only None is supported, got {self.attnres_block_size}")
         self.attn = normalise_attn(self.attn, self.num_hidden_layers)
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
+        if self.tie_word_embeddings:
+            # The head is split, so what shares its matrix is too; transformers adds a name that we do not have.
+            plan = type(self).base_model_tp_plan or {}
+            self.base_model_tp_plan = {**plan, "embeddings": "embedding_rowwise"}
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -212,6 +212,7 @@ def train(run: Run) -> int:
     if is_main_process():
         _report(run, prepared, trainer.state.log_history, progress.tokens_per_second, seconds)
         _sample(run)
+    trainer.accelerator.end_training()
     return 0
 
 

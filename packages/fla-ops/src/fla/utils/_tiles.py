@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Generic, NamedTuple, TypeVar
@@ -22,10 +22,20 @@ class TileKey(NamedTuple):
     """Compute capability as ``10 * major + minor``, 0 where that has no meaning."""
 
 
+#: What CPU tensors are taken for: 0, or the architecture that a dry run compiles for.
+_cpu_arch = 0
+
+
+def pretend_arch(arch: int) -> None:
+    """Choose tiles for CPU tensors as if they were on a GPU of compute capability ``arch``."""
+    global _cpu_arch
+    _cpu_arch = arch
+
+
 def tile_key(keys: torch.Tensor, value_dim: int) -> TileKey:
     """The key for a call on ``keys`` ``[..., K]`` and values of ``value_dim`` channels."""
-    index = keys.device.index if keys.is_cuda else None
-    return TileKey(keys.shape[-1], value_dim, keys.element_size(), 0 if index is None else _arch(index))
+    arch = _arch(keys.device.index) if keys.is_cuda else _cpu_arch
+    return TileKey(keys.shape[-1], value_dim, keys.element_size(), arch)
 
 
 @cache
@@ -54,7 +64,3 @@ class TileTable(Generic[TileT]):
             tile = self.entries[key] if key in self.entries else self.rule(key)
             self._chosen[key] = tile
         return tile
-
-    def shipped(self, keys: Iterator[TileKey]) -> dict[TileKey, TileT]:
-        """Every entry of the table, and the rule's answer for each of ``keys``: what tests must cover."""
-        return {**{key: self.rule(key) for key in keys}, **self.entries}

@@ -36,6 +36,14 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
         wide = Block(32, 32, 4, 1)
         return ChunkTile(32, state=wide, output=wide, value_grad=wide, key_grad=wide._replace(k=16))
     v = 128 if key.value_dim > 64 else 64
+    if 0 < key.arch < 90:
+        return ChunkTile(
+            chunk=64,
+            state=Block(64, 64, 4, 2),
+            output=Block(32, 64, 4, 1),
+            value_grad=Block(64, 64, 4, 2),
+            key_grad=Block(32, 64, 4, 2),
+        )
     return ChunkTile(
         chunk=64,
         state=Block(64, v, 4, 3),
@@ -45,8 +53,8 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
     )
 
 
-#: Half-precision blocks are never narrower than 64: below that, Triton 3.6's code for Hopper's matrix instructions
-#: reads out of bounds when four warps share a tile.
+#: On Hopper and later half-precision blocks are never narrower than 64: below that, Triton 3.6's code for Hopper's
+#: matrix instructions reads out of bounds when four warps share a tile.
 CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)
 
 

@@ -22,6 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
+from fla.utils._tiles import pretend_arch
 
 Arch = int | str
 
@@ -82,6 +83,7 @@ def use(arch: Arch) -> list[Launch]:
     driver = _DryDriver(target)
     triton.runtime.driver.set_active(driver)
     allow_triton_on_cpu()
+    pretend_arch(arch if isinstance(arch, int) else 0)
     return driver.utils.launches
 
 

@@ -8,8 +8,8 @@ import fla.models
 config = fla.models.GLAConfig(vocab_size=256, hidden_size=64, num_hidden_layers=2, num_heads=2)
 model = AutoModelForCausalLM.from_config(config)
 text = torch.tensor([list(b"the quick brown fox jumps over the lazy dog. " * 3)])
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-for _ in range(40):
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+for _ in range(60):
     model(text, labels=text).loss.backward()
     optimizer.step()
     optimizer.zero_grad()

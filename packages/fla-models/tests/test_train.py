@@ -24,7 +24,7 @@ from fla.models import _corpus, train
 from fla.models._command import UserError, exit_code
 from fla.models._corpus import HeldOutWindows, RandomWindows, load_corpus, windows
 from fla.models._tokenizer import END_OF_TEXT, byte_tokenizer
-from fla.models._train_checkpoints import flaw, newest_whole
+from fla.models._train_checkpoints import flaw, mark_whole, newest_whole
 from fla.models._train_settings import SIZES, make_config, make_model, parse_override
 
 TINY = ["--set", "hidden_size=16", "--set", "num_hidden_layers=1", "--set", "num_heads=1"]
@@ -278,9 +278,10 @@ def test_after_a_crash_it_goes_on_from_the_last_whole_checkpoint(
     text: Path, whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr("fla.models._train_stop.mark_whole", crash_at_the_second_checkpoint(out))
-        command("--data", text, "--out", out, *SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr("fla.models._train_stop.mark_whole", crash_at_the_second_checkpoint)
+        with pytest.raises(MemoryError):
+            command("--data", text, "--out", out, *SHORT)
     assert flaw(out / "checkpoint-20") == "never finished"
     assert newest_whole(out) == out / "checkpoint-10"
     assert command("--data", text, "--out", out, *SHORT) == 0
@@ -288,15 +289,10 @@ def test_after_a_crash_it_goes_on_from_the_last_whole_checkpoint(
     assert_same_end(out, whole_run)
 
 
-def crash_at_the_second_checkpoint(out: Path) -> Any:
-    from fla.models._train_checkpoints import mark_whole
-
-    def mark(checkpoint: Path) -> None:
-        if checkpoint.name == "checkpoint-20":
-            raise MemoryError
-        mark_whole(checkpoint)
-
-    return mark
+def crash_at_the_second_checkpoint(checkpoint: Path) -> None:
+    if checkpoint.name == "checkpoint-20":
+        raise MemoryError
+    mark_whole(checkpoint)
 
 
 def test_a_checkpoint_cut_short_is_passed_over(

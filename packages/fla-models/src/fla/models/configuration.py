@@ -111,7 +111,7 @@ class FLAConfig(PreTrainedConfig):
         if self.tie_word_embeddings:
             # The head is split, so what shares its matrix is too; transformers adds a name that we do not have.
             plan = type(self).base_model_tp_plan or {}
-            self.base_model_tp_plan = {**plan, "embeddings": "embedding_rowwise"}
+            self.base_model_tp_plan = {**plan, "embeddings": "embedding_rowwise"}  # type: ignore[misc]
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -63,5 +63,8 @@ class GatedMLP(nn.Module):
 
 
 def _is_bare_linear(module: nn.Module) -> bool:
-    """Whether calling ``module`` is ``F.linear`` and nothing else: no adapter, quantised layer, or hook on it."""
-    return type(module) is nn.Linear and not (module._forward_hooks or module._forward_pre_hooks)
+    """Whether calling ``module`` is ``F.linear`` and nothing else: no adapter, quantised layer, hook or sharding."""
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False
+    sharded = module.weight.shape != (module.out_features, module.in_features)
+    return not (sharded or module._forward_hooks or module._forward_pre_hooks)

@@ -56,7 +56,7 @@ class Defaults:
 
 
 CPU = Defaults("tiny", 16, 256, 400)
-GPU = Defaults("small", 32, 1024, 1000)
+GPU = Defaults("small", 16, 1024, 1000)
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -138,3 +138,12 @@ def test_inputs_are_left_as_they_were() -> None:
     chunk_gla(**leaves, initial_state=state)[0].sum().backward()
     assert torch.equal(state, state_before)
     assert all(torch.equal(before[n], leaves[n]) for n in leaves)
+
+
+def test_packed_inference_mode() -> None:
+    with torch.inference_mode():
+        ends = torch.tensor([0, 5, 16])
+        drawn = inputs(1)
+        o, _ = chunk_gla(**drawn, cu_seqlens=ends)
+        alone, _ = chunk_gla(**{n: x[:, 5:] for n, x in drawn.items()})
+    assert get_err_ratio(alone, o[:, 5:]) < 1e-5

@@ -42,7 +42,7 @@ class Progress(TrainerCallback):
     ) -> None:
         """Put up the bar."""
         if state.is_world_process_zero and state.global_step < state.max_steps:
-            form = "{percentage:3.0f}% |{bar:20}| {n}/{total} [{elapsed}<{remaining}]{postfix}"
+            form = "{n}/{total} |{bar}| {remaining}{postfix}"
             self._bar = tqdm(
                 total=state.max_steps,
                 initial=state.global_step,
@@ -77,7 +77,7 @@ class Progress(TrainerCallback):
         steps, start = self._started
         self._segments.append((state.global_step - steps, time.perf_counter() - start))
         self._started = None
-        self._shown["loss"] = f"loss {logs['loss'] / math.log(2):.3f}"
+        self._shown["loss"] = f"loss {logs['loss'] / math.log(2):.2f}"
         self._refresh()
 
     def on_evaluate(
@@ -90,7 +90,7 @@ class Progress(TrainerCallback):
     ) -> None:
         """Show the measurement."""
         bits = self._to_bits((metrics or {})["eval_loss"])
-        self._shown["held out"] = f"held out {bits:.3f} bits/byte"
+        self._shown["held out"] = f"held out {bits:.2f} bits/byte"
         self._refresh()
         if self._bar is not None and self._bar.disable:
             print(f"step {state.global_step}/{state.max_steps}: {self._line()}", flush=True)
@@ -107,7 +107,7 @@ class Progress(TrainerCallback):
             self._bar.set_postfix_str(self._line())
 
     def _line(self) -> str:
-        speed = f"{self.tokens_per_second:,.0f} tokens/s"
+        speed = f"{self.tokens_per_second / 1000:,.1f}k tokens/s"
         return ", ".join([*self._shown.values(), speed, memory()])
 
 

@@ -25,7 +25,7 @@ from fla.models.configuration import FLAConfig
 from fla.models.hybrid import attention_of
 from fla.models.losses import causal_loss
 from fla.modules import GatedMLP, RMSNorm
-from fla.modules.mlp import _is_bare_linear
+from fla.modules.mlp import is_bare_linear
 
 Shared = dict[str, Any]
 
@@ -263,7 +263,7 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
 
     def _skips_logits(self) -> bool:
         # An adapter or a hook on the head works when it is called; its weight alone would leave them out.
-        return self.training and self.config.fuse_linear_cross_entropy and _is_bare_linear(self.lm_head)
+        return self.training and self.config.fuse_linear_cross_entropy and is_bare_linear(self.lm_head)
 
     def _prepare_cache_for_generation(  # type: ignore[override]  # what follows differs between releases
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any

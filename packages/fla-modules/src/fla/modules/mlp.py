@@ -57,12 +57,12 @@ class GatedMLP(nn.Module):
         gate, y = self.gate_proj(x), self.up_proj(x)
         if self.hidden_act == "powglu":
             return self.down_proj(powglu(gate, y, self.powglu_power))  # type: ignore[no-any-return]
-        if self.fuse_swiglu and _is_bare_linear(self.down_proj):
+        if self.fuse_swiglu and is_bare_linear(self.down_proj):
             return swiglu_linear(gate, y, self.down_proj.weight, self.down_proj.bias)
         return self.down_proj(swiglu(gate, y))  # type: ignore[no-any-return]
 
 
-def _is_bare_linear(module: nn.Module) -> bool:
+def is_bare_linear(module: nn.Module) -> bool:
     """Whether calling ``module`` is ``F.linear`` and nothing else: no adapter, quantised layer, hook or sharding."""
     if type(module) is not nn.Linear or "forward" in vars(module):
         return False

@@ -7,11 +7,13 @@ _MENU = {
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "parallel_attn": "fla.ops.attn",
 }
 
 __all__ = list(_MENU)
 
 if TYPE_CHECKING:
+    from fla.ops.attn import parallel_attn as parallel_attn
     from fla.ops.gla import (
         chunk_gla as chunk_gla,
         fused_chunk_gla as fused_chunk_gla,

@@ -27,6 +27,11 @@ _TABLES = WeakTensorKeyDictionary()
 _BOUNDARIES = WeakTensorKeyDictionary()
 
 
+def version_of(tensor: torch.Tensor) -> int:
+    """A number that changes when the tensor is written to; inference tensors do not count, so it is 0 for them."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
 def max_chunks(total: int, sequences: int, chunk_size: int) -> int:
     """Upper bound on the number of chunks that ``sequences`` packed into ``total`` steps can have."""
     return total // chunk_size + sequences
@@ -35,7 +40,7 @@ def max_chunks(total: int, sequences: int, chunk_size: int) -> int:
 def chunk_table(cu_seqlens: torch.Tensor, total: int, chunk_size: int) -> ChunkTable:
     """The chunk table of ``cu_seqlens``, made on its device without waiting for it."""
     tables = _TABLES.get(cu_seqlens)
-    key = (cu_seqlens._version, total, chunk_size)
+    key = (version_of(cu_seqlens), total, chunk_size)
     if tables is None or key not in tables:
         tables = {**(tables or {}), key: _make_chunk_table(cu_seqlens, total, chunk_size)}
         _TABLES[cu_seqlens] = tables
@@ -58,8 +63,9 @@ def boundaries(cu_seqlens: torch.Tensor, total: int) -> list[int]:
         ValueError: the boundaries do not start at 0, fall, or do not end at ``total``.
     """
     cached = _BOUNDARIES.get(cu_seqlens)
-    if cached is None or cached[0] != cu_seqlens._version:
-        cached = (cu_seqlens._version, cu_seqlens.tolist())
+    version = version_of(cu_seqlens)
+    if cached is None or cached[0] != version:
+        cached = (version, cu_seqlens.tolist())
         _BOUNDARIES[cu_seqlens] = cached
     check_boundaries(cached[1], total)
     return cached[1]  # type: ignore[no-any-return]

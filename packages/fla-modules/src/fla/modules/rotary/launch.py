@@ -10,6 +10,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fla.modules.rotary import kernels
 from fla.modules.rotary.positions import Tables, token_positions
 from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils._varlen import version_of
 
 
 class RotaryTile(NamedTuple):
@@ -29,7 +30,7 @@ _POSITIONS = WeakTensorKeyDictionary()
 
 def _packed_positions(cu_seqlens: torch.Tensor, total: int) -> torch.Tensor:
     """Positions ``[T]`` within packed sequences, computed once for each ``cu_seqlens``."""
-    key = (cu_seqlens._version, total)
+    key = (version_of(cu_seqlens), total)
     cached = _POSITIONS.get(cu_seqlens)
     if cached is None or cached[0] != key:
         cached = key, token_positions(1, total, cu_seqlens.device, 0, None, cu_seqlens)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -115,4 +114,6 @@ def memory() -> str:
     """The most memory that tensors have taken on the GPU, or what the process takes now."""
     if torch.cuda.is_available():
         return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+    import psutil  # type: ignore[import-untyped]  # accelerate, of the extra `train`, brings it
+
     return f"{psutil.Process().memory_info().rss / 1e9:.1f} GB"

@@ -38,7 +38,7 @@ class Size:
 
 
 SIZES = {
-    "tiny": Size(128, 4, 2, 4e-3),
+    "tiny": Size(128, 2, 4, 4e-3),
     "small": Size(512, 8, 4, 1e-3),
     "base": Size(768, 12, 6, 6e-4),
     "large": Size(1024, 24, 8, 3e-4),
@@ -55,7 +55,7 @@ class Defaults:
     steps: int
 
 
-CPU = Defaults("tiny", 16, 256, 400)
+CPU = Defaults("tiny", 8, 256, 800)
 GPU = Defaults("small", 16, 1024, 1000)
 
 

@@ -45,8 +45,10 @@ from fla.models._command import (
 from fla.models._corpus import Corpus, HeldOutWindows, RandomWindows, load_corpus, windows
 from fla.models._tokenizer import byte_tokenizer
 from fla.models._train_checkpoints import MODES, open_run, steps_of
+from fla.models._train_progress import Progress
 from fla.models._train_report import held_out_bits, plot_loss, write_results
 from fla.models._train_settings import CPU, GPU, SIZES, make_config, make_model, parse_override
+from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep
 from fla.utils.hardware import hardware
 
 _PROG = "python -m fla.models.train"
@@ -183,10 +185,6 @@ def train(run: Run) -> int:
     """
     prepared = prepare(run)
     _introduce(run, prepared)
-    # These need the extra.
-    from fla.models._train_progress import Progress
-    from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep
-
     progress = Progress(prepared.sequences * run.length, prepared.held_out.bits_per_byte)
     stop = StopAtStep()
     trainer = Trainer(

@@ -50,8 +50,11 @@ def test_decoding_updates_the_cache_in_place() -> None:
     x = torch.randn(3, 1, 6, dtype=torch.float64)
     with torch.no_grad():
         _, same = conv(x, cache=cache)
-        packed, _ = conv(x.transpose(0, 1), cache=torch.zeros_like(cache), cu_seqlens=torch.arange(4))
+        packed_cache = torch.zeros_like(cache)
+        packed, packed_same = conv(x.transpose(0, 1), cache=packed_cache, cu_seqlens=torch.arange(4))
     assert same is cache
+    assert packed_same is packed_cache
+    torch.testing.assert_close(packed_cache, cache, **TIGHT)
     torch.testing.assert_close(cache[..., -1], x[:, 0], **TIGHT)
     torch.testing.assert_close(packed[0], conv(x)[0][:, 0], **TIGHT)
 
@@ -136,6 +139,8 @@ def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:
 def test_bad_decoding_input_is_named() -> None:
     with pytest.raises(ValueError, match="x: expected one step for each of N=2 sequences"):
         causal_conv1d_update(torch.randn(3, 6), torch.randn(2, 6, 4), weight=torch.randn(6, 4))
+    with pytest.raises(ValueError, match="x: expected one step"):
+        causal_conv1d_update(torch.randn(2, 3, 6), torch.randn(6, 6, 4), weight=torch.randn(6, 4))
     with pytest.raises(ValueError, match="activation"):
         ShortConvolution(6, 4, activation="relu")
     with pytest.raises(ValueError, match="mask: expected shape"):

@@ -13,12 +13,18 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss, cross_entropy_loss
-from fla.modules.fused_cross_entropy.function import cross_entropy_bwd, cross_entropy_bwd_, cross_entropy_fwd
+from fla.modules.fused_cross_entropy.function import (
+    cross_entropy_bwd,
+    cross_entropy_bwd_,
+    cross_entropy_fwd,
+    cross_entropy_reduce_fwd,
+)
 from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, fused_linear_cross_entropy_loss
-from fla.modules.fused_linear_cross_entropy.function import linear_cross_entropy
+from fla.modules.fused_linear_cross_entropy.function import linear_cross_entropy_fwd
 from fla.modules.l2warp import l2_warp
 
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
+SIDES = {"x": (13, 5), "weight": (11, 5)}
 
 
 def inputs(rows: int = 6, classes: int = 11) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,9 +61,26 @@ def test_scale_cap_and_z_loss() -> None:
 
 def test_no_row_counts() -> None:
     logits, _ = inputs()
-    loss = cross_entropy_loss(logits, torch.full((6,), -100))
+    loss: Any = cross_entropy_loss(logits, torch.full((6,), -100))
     assert loss == 0
     assert gradient(loss, logits)[0].eq(0).all()
+    x, weight = torch.randn(0, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True)
+    loss = fused_linear_cross_entropy_loss(x, torch.empty(0, dtype=torch.int64), weight, use_l2warp=True)
+    assert loss == 0
+    assert gradient(loss, weight)[0].eq(0).all()
+
+
+def test_excluded_classes_and_ignored_rows_may_hold_infinities() -> None:
+    logits, target = inputs()
+    with torch.no_grad():
+        logits[:, 3] = -torch.inf
+        logits[1] = torch.nan
+    target = target.where(target != 3, 4)
+    expected, loss = F.cross_entropy(logits, target), cross_entropy_loss(logits, target)
+    torch.testing.assert_close(loss, expected, **TIGHT)
+    assert isinstance(loss, torch.Tensor)
+    torch.testing.assert_close(gradient(loss, logits)[0][0], gradient(expected, logits)[0][0], **TIGHT)
+    assert gradient(loss, logits)[0][1].eq(0).all()
 
 
 def test_the_gradient_in_place_takes_the_memory_of_the_logits() -> None:
@@ -78,6 +101,35 @@ def test_the_linear_form_is_a_linear_layer_and_pytorchs_cross_entropy(reduction:
     loss = 2 * FusedLinearCrossEntropyLoss(reduction=reduction, num_chunks=num_chunks)(x, target, weight, bias)
     torch.testing.assert_close(loss, expected, **TIGHT)
     torch.testing.assert_close(gradient(loss, x, weight, bias), gradient(expected, x, weight, bias), **TIGHT)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight"])
+def test_the_linear_form_with_a_frozen_side(frozen: str) -> None:
+    _, target = inputs(13)
+    sides = {n: torch.randn(s, dtype=torch.float64, requires_grad=n != frozen) for n, s in SIDES.items()}
+    (trained,) = (side for side in sides.values() if side.requires_grad)
+    expected = F.cross_entropy(F.linear(**{"input" if n == "x" else n: side for n, side in sides.items()}), target)
+    loss = fused_linear_cross_entropy_loss(target=target, **sides)
+    torch.testing.assert_close(gradient(loss, trained), gradient(expected, trained), **TIGHT)
+
+
+def test_without_gradients_the_linear_form_computes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, target = inputs(13)
+    x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in SIDES.values())
+    monkeypatch.delattr("fla.modules.fused_linear_cross_entropy.function.statistics_with_gradient_")
+    with torch.no_grad():
+        loss = fused_linear_cross_entropy_loss(x, target, weight)
+        torch.testing.assert_close(loss, F.cross_entropy(x @ weight.t(), target), **TIGHT)
+
+
+def test_the_mean_in_float16_does_not_vanish() -> None:
+    x, weight = (torch.randn(s).half().requires_grad_() for s in ((4096, 8), (64, 8)))
+    target = torch.randint(0, 64, (4096,))
+    exact = [side.detach().double().requires_grad_() for side in (x, weight)]
+    expected = 2.0**15 * F.cross_entropy(exact[0] @ exact[1].t(), target)
+    loss = 2.0**15 * fused_linear_cross_entropy_loss(x, target, weight)
+    for result, truth in zip(gradient(loss, x, weight), gradient(expected, *exact)):
+        assert (result - truth).norm() <= 2e-3 * truth.norm()
 
 
 def test_l2warp_pulls_on_the_largest_logit_alone() -> None:
@@ -149,11 +201,15 @@ def test_compiles_whole_for_every_length() -> None:
 def test_opcheck() -> None:
     logits, target = torch.randn(4, 9), torch.randint(0, 9, (4,))
     options = (-100, 0.1, 1.0, 0.1, 3.0, 0, 9)
+    rows = [torch.randn(4) for _ in range(3)]
     torch.library.opcheck(cross_entropy_fwd, (logits, target, "torch", *options))
-    torch.library.opcheck(cross_entropy_bwd, (logits, target, torch.randn(4), torch.randn(4), "torch", *options))
-    torch.library.opcheck(cross_entropy_bwd_, (logits, target, torch.randn(4), torch.randn(4), "torch", *options))
-    linear = (torch.randn(4, 3), target, torch.randn(9, 3), None, True, 2, 0.1, True, True, "torch")
-    torch.library.opcheck(linear_cross_entropy, (*linear, -100, 0.0, 1.0, 0.0))
+    for reduction in ("mean", "none"):
+        torch.library.opcheck(cross_entropy_reduce_fwd, (target, *rows, reduction, "torch", *options))
+    for op in (cross_entropy_bwd, cross_entropy_bwd_):
+        torch.library.opcheck(op, (logits, target, rows[0], torch.randn(()), torch.ones(()), "torch", *options))
+    linear = (torch.randn(4, 3), target, torch.randn(9, 3), torch.randn(9), "mean", 2, 0.1, True)
+    for needs in ((True, True, True), (True, False, False)):
+        torch.library.opcheck(linear_cross_entropy_fwd, (*linear, *needs, "torch", *options))
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ class UserError(Exception):
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line long, and told once however many processes run."""
 
-    def __init__(self, prog: str, doc: str) -> None:
+    def __init__(self, prog: str, usage: str, doc: str) -> None:
         formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog, description=doc, formatter_class=formatter, allow_abbrev=False)
+        super().__init__(prog, f"{prog} {usage}", doc, formatter_class=formatter, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)

@@ -1,4 +1,4 @@
-r"""Let a language model continue a text.
+"""Let a language model continue a text.
 
 CHECKPOINT is a folder that `python -m fla.models.train` or `save_pretrained` wrote (of a run that was stopped, its
 last checkpoint is taken), or the name of a model on the Hugging Face Hub. The text appears as it is written.
@@ -129,7 +129,7 @@ def _controls(character: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = Parser(_PROG, __doc__ or "")
+    parser = Parser(_PROG, "CHECKPOINT [options]", __doc__ or "")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("--prompt", default="", help="the text to continue (default: begin a new one)")
     parser.add_argument("--tokens", type=positive_int, default=400, help="write at most so many (default 400)")

@@ -1,12 +1,12 @@
-r"""Train a small language model on text, byte by byte, and let it write.
+"""Train a small language model on text, byte by byte, and let it write.
 
     python -m fla.models.train
     python -m fla.models.train --model transformer --data my_texts/ --set hidden_size=256 --steps 1000
     torchrun --nproc-per-node 8 -m fla.models.train --size base
 
-Without options it takes about two minutes: gated linear attention on the source of Python's standard library, in
-bfloat16 on a GPU, else a smaller model in float32 on the CPU. A part of the text is held out, and the model is
-measured on it in bits per byte, beside what the frequencies of the bytes alone give (order 0).
+Without options it trains gated linear attention on the source of Python's standard library: a small model in
+bfloat16 on a GPU, a tiny one in float32 on the CPU, where two cores take about two minutes. A part of the text is held
+out, and the model is measured on it in bits per byte, beside what the frequencies of bytes alone give (order 0).
 
 Ctrl-C, or SIGTERM, ends the run after the step under way; the same command goes on from there, as it does from the
 last checkpoint after a crash, and comes to the same end. The folder --out then holds the model for
@@ -94,20 +94,42 @@ def parse(arguments: Sequence[str] | None) -> Run:
         UserError: an option that does not fit.
     """
     defaults = GPU if hardware().device in ("cuda", "xpu") else CPU
-    parser = Parser(_PROG, __doc__ or "")
+    parser = Parser(_PROG, "[options]", __doc__ or "")
     add = parser.add_argument
     add("--model", default="gla", metavar="TYPE", help="any model type that AutoModelForCausalLM knows (default gla)")
-    add("--data", help="a file, a folder, or name[:config] from `datasets` (default: Python's standard library)")
-    add("--out", type=Path, help="folder of the run (default runs/TYPE)")
+    add(
+        "--data",
+        metavar="TEXT",
+        help="a file, a folder, or name[:config] from `datasets` (default: Python's standard library)",
+    )
+    add("--out", type=Path, metavar="FOLDER", help="folder of the run (default runs/TYPE)")
     add("--size", choices=SIZES, default=defaults.size, help=f"shape of the model (here {defaults.size})")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the config; may be repeated")
-    add("--steps", type=positive_int, default=defaults.steps, help=f"steps in all (here {defaults.steps})")
-    add("--batch", type=positive_int, default=defaults.batch, help=f"sequences a process (here {defaults.batch})")
-    add("--length", type=positive_int, default=defaults.length, help=f"bytes a sequence (here {defaults.length})")
-    add("--lr", type=positive_float, help="highest learning rate (default: by size)")
-    add("--seed", type=seed, default=0, help="of weights, data order and sample (default 0)")
-    add("--max-bytes", type=positive_int, default=2**28, help="read at most so much text (default 256 MiB)")
-    add("--prompt", help="what the sample begins with (default: 'def ' after the standard library, else nothing)")
+    add("--steps", type=positive_int, default=defaults.steps, metavar="N", help=f"steps in all (here {defaults.steps})")
+    add(
+        "--batch",
+        type=positive_int,
+        default=defaults.batch,
+        metavar="N",
+        help=f"sequences a process (here {defaults.batch})",
+    )
+    add(
+        "--length",
+        type=positive_int,
+        default=defaults.length,
+        metavar="N",
+        help=f"bytes a sequence (here {defaults.length})",
+    )
+    add("--lr", type=positive_float, metavar="X", help="highest learning rate (default: by size)")
+    add("--seed", type=seed, default=0, metavar="N", help="of weights, data order and sample (default 0)")
+    add(
+        "--max-bytes", type=positive_int, default=2**28, metavar="N", help="read at most so much text (default 256 MiB)"
+    )
+    add(
+        "--prompt",
+        metavar="TEXT",
+        help="what the sample begins with (default: 'def ' after the standard library, else nothing)",
+    )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_const", const="resume", dest="mode", help="insist on going on")
     mode.add_argument("--fresh", action="store_const", const="fresh", dest="mode", help="start over")

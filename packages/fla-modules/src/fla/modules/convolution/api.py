@@ -29,9 +29,9 @@ def causal_conv1d(
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = False,
     activation: str | None = None,
+    backend: str | None = None,
     cu_seqlens: torch.Tensor | None = None,
     cu_seqlens_cpu: torch.Tensor | None = None,
-    backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""Causal convolution over time with one short filter per channel.
 
@@ -47,10 +47,10 @@ def causal_conv1d(
         initial_state: the W inputs before the first ``[N, D, W]``, newest last; zeros unless given.
         output_final_state: also return the last W inputs.
         activation: ``"silu"``, its other name ``"swish"``, or None.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1. No filter
             reaches over a boundary.
         cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
-        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
         ``(y, final_state)``: y ``[B, T, D]`` in the dtype of x; the state ``[N, D, W]`` likewise, None unless asked
@@ -110,7 +110,7 @@ def causal_conv1d_update(
         ValueError: a shape or device that does not fit, an unknown activation, or a backend that cannot run here.
     """
     sizes = bind_shapes({"cache": (cache, "N D W"), "weight": (weight, "D W"), "bias": (bias, "D?")})
-    if x.shape[-1] != sizes["D"] or x.numel() != sizes["N"] * sizes["D"]:
+    if tuple(x.shape) not in [(*steps, sizes["D"]) for steps in ((sizes["N"],), (sizes["N"], 1), (1, sizes["N"]))]:
         raise ValueError(
             f"x: expected one step for each of N={sizes['N']} sequences, [N, D], [N, 1, D] or [1, N, D] with "
             f"D={sizes['D']}, got {list(x.shape)}"

@@ -1,7 +1,7 @@
 """Triton kernels of the short convolution.
 
-Letters: T time, D channels, W filter width; BT and BD steps and channels in a block; ``b_`` a loaded block, ``o_``
-offsets, ``m_`` a mask, ``i_`` a program or loop index.
+Letters: T time, D channels, W filter width; BT and BD steps and channels in a block, P steps loaded at once; ``b_`` a
+loaded block, ``o_`` offsets, ``m_`` a mask, ``i_`` a program or loop index.
 """
 
 import triton
@@ -32,29 +32,53 @@ def locate_block(i_t, cu_seqlens, sequence, first_block, T, BT: tl.constexpr, PA
 
 
 @triton.jit
-def load_inputs(x, state, o_t, o_d, m_d, length, D: tl.constexpr, W: tl.constexpr, HAS_STATE: tl.constexpr):
-    """Inputs at steps ``o_t`` of a sequence that starts at ``x``: before step 0 those of its initial state."""
-    b_x = tl.load(x + o_t[:, None] * D + o_d[None, :], mask=((o_t >= 0) & (o_t < length))[:, None] & m_d, other=0.0)
-    b_x = b_x.to(tl.float32)
-    if HAS_STATE:
-        m_state = ((o_t < 0) & (o_t >= -W))[:, None] & m_d
-        b_x += tl.load(state + o_d[None, :] * W + (o_t + W)[:, None], mask=m_state, other=0.0).to(tl.float32)
-    return b_x
+def load_taps(weight, o_d, m_d, W: tl.constexpr):
+    """The filters of a block of channels, tap by tap."""
+    taps = ()
+    for w in tl.static_range(W):
+        taps = taps + (tl.load(weight + o_d * W + w, mask=m_d, other=0.0).to(tl.float32),)
+    return taps
 
 
 @triton.jit
-def filtered(
-    x, state, weight, bias, o_t, o_d, m_d, length, D: tl.constexpr, W: tl.constexpr, HAS_STATE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-):  # fmt: skip
-    """The filters' outputs at steps ``o_t``, before the activation."""
-    b_y = tl.zeros([o_t.shape[0], o_d.shape[0]], dtype=tl.float32)
-    for w in tl.static_range(W):
-        b_w = tl.load(weight + o_d * W + w, mask=o_d < D, other=0.0).to(tl.float32)
-        b_y += load_inputs(x, state, o_t - (W - 1 - w), o_d, m_d, length, D, W, HAS_STATE) * b_w[None, :]
-    if HAS_BIAS:
-        b_y += tl.load(bias + o_d, mask=o_d < D, other=0.0).to(tl.float32)[None, :]
+def load_before(x, state, offset, o_d, m_d, D: tl.constexpr, W: tl.constexpr, HAS_STATE: tl.constexpr):
+    """The W - 1 inputs before step ``offset``, to which ``x`` points: before step 0 those of the initial state."""
+    window = ()
+    for w in tl.static_range(W - 1):
+        step = offset - (W - 1) + w
+        b_x = tl.load(x + (w - W + 1) * D + o_d, mask=m_d & (step >= 0), other=0.0).to(tl.float32)
+        if HAS_STATE:
+            b_x += tl.load(state + o_d * W + (W + step), mask=m_d & (step < 0), other=0.0).to(tl.float32)
+        window = window + (b_x,)
+    return window
+
+
+@triton.jit
+def load_rows(x, start, rows, o_d, m_d, D: tl.constexpr, P: tl.constexpr):
+    """P steps at once, before any of them is used: so many loads are under way together."""
+    loaded = ()
+    for p in tl.static_range(P):
+        loaded = loaded + (tl.load(x + (start + p) * D + o_d, mask=m_d & (start + p < rows), other=0.0),)
+    return loaded
+
+
+@triton.jit
+def filtered(window, taps, W: tl.constexpr):
+    """``sum_w taps_w window_w``."""
+    b_y = window[0] * taps[0]
+    for w in tl.static_range(1, W):
+        b_y += window[w] * taps[w]
     return b_y
+
+
+@triton.jit
+def before_activation(b_dy, window, taps, b_bias, W: tl.constexpr, ACTIVATE: tl.constexpr):
+    """The gradient of a step before the activation."""
+    if ACTIVATE:
+        b_z = filtered(window, taps, W) + b_bias
+        b_sigmoid = tl.sigmoid(b_z)
+        b_dy *= b_sigmoid * (1 + b_z * (1 - b_sigmoid))
+    return b_dy
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -73,108 +97,54 @@ def conv_fwd_kernel(
     W: tl.constexpr,
     BT: tl.constexpr,
     BD: tl.constexpr,
+    P: tl.constexpr,
     ACTIVATE: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     HAS_RESIDUAL: tl.constexpr,
     HAS_STATE: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    i_t = tl.program_id(0)
-    i_n, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
+    """BT steps one after the other, the last W inputs in registers: every input is loaded once."""
+    i_n, begin, offset, length = locate_block(tl.program_id(0), cu_seqlens, sequence, first_block, T, BT, PACKED)
     if offset >= length:
         return
     o_d = tl.program_id(1) * BD + tl.arange(0, BD)
-    o_t = offset + tl.arange(0, BT)
-    m_d = (o_d < D)[None, :]
+    m_d = o_d < D
+    rows = tl.minimum(length - offset, BT)
+    first = (begin + offset) * D
     if HAS_STATE:
         initial_state += i_n.to(tl.int64) * D * W
-    b_y = filtered(x + begin * D, initial_state, weight, bias, o_t, o_d, m_d, length, D, W, HAS_STATE, HAS_BIAS)
-    if ACTIVATE:
-        b_y = b_y * tl.sigmoid(b_y)
-    o_y = o_t[:, None] * D + o_d[None, :]
-    m_y = (o_t < length)[:, None] & m_d
-    if HAS_RESIDUAL:
-        b_y += tl.load(residual + begin * D + o_y, mask=m_y, other=0.0).to(tl.float32)
-    tl.store(y + begin * D + o_y, b_y.to(y.dtype.element_ty), mask=m_y)
+    taps = load_taps(weight, o_d, m_d, W)
+    b_bias = tl.zeros([BD], dtype=tl.float32)
+    if HAS_BIAS:
+        b_bias += tl.load(bias + o_d, mask=m_d, other=0.0).to(tl.float32)
+    window = load_before(x + first, initial_state, offset, o_d, m_d, D, W, HAS_STATE)
+    for start in range(0, rows, P):
+        new = load_rows(x + first, start, rows, o_d, m_d, D, P)
+        if HAS_RESIDUAL:
+            added = load_rows(residual + first, start, rows, o_d, m_d, D, P)
+        for p in tl.static_range(P):
+            window = window + (new[p].to(tl.float32),)
+            b_y = filtered(window, taps, W) + b_bias
+            window = window[1:]
+            if ACTIVATE:
+                b_y = b_y * tl.sigmoid(b_y)
+            if HAS_RESIDUAL:
+                b_y += added[p].to(tl.float32)
+            step = start + p
+            tl.store(y + first + step * D + o_d, b_y.to(y.dtype.element_ty), mask=m_d & (step < rows))
 
 
-@triton.jit(do_not_specialize=["T"])
-def conv_dz_kernel(
+@triton.jit(do_not_specialize=["T", "blocks"])
+def conv_bwd_kernel(
     x,
     weight,
     bias,
     initial_state,
     dy,
-    dz,
-    cu_seqlens,
-    sequence,
-    first_block,
-    T,
-    D: tl.constexpr,
-    W: tl.constexpr,
-    BT: tl.constexpr,
-    BD: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_STATE: tl.constexpr,
-    PACKED: tl.constexpr,
-):
-    """The gradient before the activation: the filters' outputs are computed again for its derivative."""
-    i_t = tl.program_id(0)
-    i_n, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
-    if offset >= length:
-        return
-    o_d = tl.program_id(1) * BD + tl.arange(0, BD)
-    o_t = offset + tl.arange(0, BT)
-    m_d = (o_d < D)[None, :]
-    if HAS_STATE:
-        initial_state += i_n.to(tl.int64) * D * W
-    b_z = filtered(x + begin * D, initial_state, weight, bias, o_t, o_d, m_d, length, D, W, HAS_STATE, HAS_BIAS)
-    b_sigmoid = tl.sigmoid(b_z)
-    o_y = o_t[:, None] * D + o_d[None, :]
-    m_y = (o_t < length)[:, None] & m_d
-    b_dz = tl.load(dy + begin * D + o_y, mask=m_y, other=0.0).to(tl.float32)
-    b_dz *= b_sigmoid * (1 + b_z * (1 - b_sigmoid))
-    tl.store(dz + begin * D + o_y, b_dz.to(dz.dtype.element_ty), mask=m_y)
-
-
-@triton.jit(do_not_specialize=["T"])
-def conv_dx_kernel(
-    dz,
-    weight,
     dx,
-    cu_seqlens,
-    sequence,
-    first_block,
-    T,
-    D: tl.constexpr,
-    W: tl.constexpr,
-    BT: tl.constexpr,
-    BD: tl.constexpr,
-    PACKED: tl.constexpr,
-):
-    """``dx_t = sum_s weight_{W-1-s} dz_{t+s}``: the convolution turned round in time."""
-    i_t = tl.program_id(0)
-    _, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
-    if offset >= length:
-        return
-    o_d = tl.program_id(1) * BD + tl.arange(0, BD)
-    o_t = offset + tl.arange(0, BT)
-    m_d = o_d < D
-    b_dx = tl.zeros([BT, BD], dtype=tl.float32)
-    for s in tl.static_range(W):
-        m_s = (o_t + s < length)[:, None] & m_d[None, :]
-        b_dz = tl.load(dz + begin * D + (o_t + s)[:, None] * D + o_d[None, :], mask=m_s, other=0.0).to(tl.float32)
-        b_dx += b_dz * tl.load(weight + o_d * W + (W - 1 - s), mask=m_d, other=0.0).to(tl.float32)[None, :]
-    m_x = (o_t < length)[:, None] & m_d[None, :]
-    tl.store(dx + begin * D + o_t[:, None] * D + o_d[None, :], b_dx.to(dx.dtype.element_ty), mask=m_x)
-
-
-@triton.jit(do_not_specialize=["T", "blocks"])
-def conv_dweight_kernel(
-    x,
-    initial_state,
-    dz,
     dweight,
+    dbias,
     cu_seqlens,
     sequence,
     first_block,
@@ -184,29 +154,71 @@ def conv_dweight_kernel(
     W: tl.constexpr,
     BT: tl.constexpr,
     BD: tl.constexpr,
+    P: tl.constexpr,
+    ACTIVATE: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
     HAS_STATE: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """One tap's gradient, or the bias's after the last tap, over every ``num_programs``-th block of steps.
+    """Every ``num_programs``-th block of BT steps, one step after the other.
 
-    The taps of one block run side by side, so that all but the first find its inputs in the cache.
+    The last W inputs and the last W gradients before the activation stay in registers. dx lags W - 1 steps behind,
+    ``dx_t = sum_s weight_{W-1-s} dz_{t+s}``, so a block reads W - 1 steps of the next one.
     """
-    i_w, i_p = tl.program_id(0), tl.program_id(2)
+    i_p = tl.program_id(0)
     o_d = tl.program_id(1) * BD + tl.arange(0, BD)
-    m_d = (o_d < D)[None, :]
-    b_dw = tl.zeros([BT, BD], dtype=tl.float32)
-    for i_t in range(i_p, blocks, tl.num_programs(2)):
+    m_d = o_d < D
+    taps = load_taps(weight, o_d, m_d, W)
+    turned = ()
+    dtaps = ()
+    for w in tl.static_range(W):
+        turned = turned + (taps[W - 1 - w],)
+        dtaps = dtaps + (tl.zeros([BD], dtype=tl.float32),)
+    b_bias = tl.zeros([BD], dtype=tl.float32)
+    if HAS_BIAS:
+        b_bias += tl.load(bias + o_d, mask=m_d, other=0.0).to(tl.float32)
+    b_db = tl.zeros([BD], dtype=tl.float32)
+    for i_t in range(i_p, blocks, tl.num_programs(0)):
         i_n, begin, offset, length = locate_block(i_t, cu_seqlens, sequence, first_block, T, BT, PACKED)
-        o_t = offset + tl.arange(0, BT)
-        m_y = (o_t < length)[:, None] & m_d
-        b_dz = tl.load(dz + begin * D + o_t[:, None] * D + o_d[None, :], mask=m_y, other=0.0).to(tl.float32)
-        if i_w < W:
-            state = initial_state
-            if HAS_STATE:
-                state += i_n.to(tl.int64) * D * W
-            b_dz *= load_inputs(x + begin * D, state, o_t - (W - 1) + i_w, o_d, m_d, length, D, W, HAS_STATE)
-        b_dw += b_dz
-    tl.store(dweight + (i_p * (W + 1) + i_w) * D + o_d, tl.sum(b_dw, 0), mask=o_d < D)
+        rows = tl.minimum(length - offset, BT)
+        first = (begin + offset) * D
+        state = initial_state
+        if HAS_STATE:
+            state += i_n.to(tl.int64) * D * W
+        window = load_before(x + first, state, offset, o_d, m_d, D, W, HAS_STATE)
+        recent = ()
+        for _ in tl.static_range(W - 1):
+            recent = recent + (tl.zeros([BD], dtype=tl.float32),)
+        for start in range(0, rows, P):
+            new_x = load_rows(x + first, start, rows, o_d, m_d, D, P)
+            new_dy = load_rows(dy + first, start, rows, o_d, m_d, D, P)
+            for p in tl.static_range(P):
+                window = window + (new_x[p].to(tl.float32),)
+                b_dz = before_activation(new_dy[p].to(tl.float32), window, taps, b_bias, W, ACTIVATE)
+                b_db += b_dz
+                sums = ()
+                for w in tl.static_range(W):
+                    sums = sums + (dtaps[w] + b_dz * window[w],)
+                dtaps = sums
+                recent = recent + (b_dz,)
+                step = start + p - (W - 1)
+                b_dx = filtered(recent, turned, W).to(dx.dtype.element_ty)
+                tl.store(dx + first + step * D + o_d, b_dx, mask=m_d & (step >= 0) & (step < rows))
+                window, recent = window[1:], recent[1:]
+        done = tl.cdiv(rows, P) * P
+        next_x = load_rows(x + first, done, length - offset, o_d, m_d, D, W - 1)
+        next_dy = load_rows(dy + first, done, length - offset, o_d, m_d, D, W - 1)
+        for p in tl.static_range(W - 1):
+            window = window + (next_x[p].to(tl.float32),)
+            recent = recent + (before_activation(next_dy[p].to(tl.float32), window, taps, b_bias, W, ACTIVATE),)
+            step = done + p - (W - 1)
+            b_dx = filtered(recent, turned, W).to(dx.dtype.element_ty)
+            tl.store(dx + first + step * D + o_d, b_dx, mask=m_d & (step >= 0) & (step < rows))
+            window, recent = window[1:], recent[1:]
+    for w in tl.static_range(W):
+        tl.store(dweight + (i_p * D + o_d) * W + w, dtaps[w], mask=m_d)
+    if HAS_BIAS:
+        tl.store(dbias + i_p * D + o_d, b_db, mask=m_d)
 
 
 @triton.jit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,23 +12,31 @@ from fla.modules.convolution import kernels
 from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
 from fla.utils._varlen import chunk_table, max_chunks
 
-#: Programs of the backward pass that share the channels of a block: each writes one partial weight gradient.
-PARTIALS = 128
+#: Programs of the backward pass; those that share a block of channels each write a partial weight gradient.
+BACKWARD_PROGRAMS = 8192
 
 
 class ConvTile(NamedTuple):
-    """Steps and channels in a block."""
+    """Steps and channels that a program takes, and how many steps it loads at once."""
 
     steps: int
     channels: int
+    ahead: int
     warps: int
 
 
-def _tile(key: TileKey) -> ConvTile:
-    return ConvTile(32, min(power_of_two(key.key_dim), 128), 4 if key.dtype_bytes == 2 else 8)
+def _rule(steps: int, ahead: int) -> Callable[[TileKey], ConvTile]:
+    def tile(key: TileKey) -> ConvTile:
+        # All that a thread keeps of a channel grows with the filter's width (the key's value_dim).
+        channels_a_thread = max(1, 4 // -(-key.value_dim // 4))
+        channels = min(power_of_two(key.key_dim, 32), 128)
+        return ConvTile(steps, channels, ahead, max(1, channels // (32 * channels_a_thread)))
+
+    return tile
 
 
-CONV_TILES: TileTable[ConvTile] = TileTable(_tile)
+FORWARD_TILES: TileTable[ConvTile] = TileTable(_rule(64, ahead=8))
+BACKWARD_TILES: TileTable[ConvTile] = TileTable(_rule(64, ahead=4))
 
 
 class _Blocks(NamedTuple):
@@ -60,7 +69,7 @@ def conv_fwd(
     """Outputs ``[B, T, D]``."""
     x, weight = x.contiguous(), weight.contiguous()
     total, channels = x.shape[1:]
-    tile = CONV_TILES.choose(tile_key(x, 0))
+    tile = FORWARD_TILES.choose(tile_key(x, weight.shape[1]))
     blocks = _blocks(x, cu_seqlens, tile.steps)
     y = torch.empty_like(x)
     kernels.conv_fwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
@@ -78,6 +87,7 @@ def conv_fwd(
         W=weight.shape[1],
         BT=tile.steps,
         BD=tile.channels,
+        P=tile.ahead,
         ACTIVATE=activate,
         HAS_BIAS=bias is not None,
         HAS_RESIDUAL=residual is not None,
@@ -100,33 +110,43 @@ def conv_bwd(
     """Gradients of x, weight, bias and the initial state; of the last two an empty tensor where there is none."""
     x, weight, dy = x.contiguous(), weight.contiguous(), dy.contiguous()
     total, channels = x.shape[1:]
-    tile = CONV_TILES.choose(tile_key(x, 0))
+    tile = BACKWARD_TILES.choose(tile_key(x, weight.shape[1]))
     blocks = _blocks(x, cu_seqlens, tile.steps)
-    where = (cu_seqlens, blocks.sequence, blocks.first_block, total)
-    grid = (blocks.total, triton.cdiv(channels, tile.channels))
-    sizes = {"D": channels, "W": weight.shape[1], "BT": tile.steps, "BD": tile.channels, "num_warps": tile.warps}
-    flags = {"HAS_STATE": initial_state is not None, "PACKED": cu_seqlens is not None}
-    state = _contiguous(initial_state)
-    dz = dy
-    if activate:
-        dz = torch.empty_like(x)
-        kernels.conv_dz_kernel[grid](
-            x, weight, bias, state, dy, dz, *where, HAS_BIAS=bias is not None, **sizes, **flags
-        )  # fmt: skip
+    channel_blocks = triton.cdiv(channels, tile.channels)
+    partials = min(blocks.total, max(1, BACKWARD_PROGRAMS // channel_blocks))
     dx = torch.empty_like(x)
-    kernels.conv_dx_kernel[grid](dz, weight, dx, *where, PACKED=cu_seqlens is not None, **sizes)
-    partials = min(blocks.total, PARTIALS)
-    taps = weight.shape[1]
-    dtaps = x.new_empty(partials, taps + 1, channels, dtype=torch.float32)
-    kernels.conv_dweight_kernel[(taps + (bias is not None), grid[1], partials)](
-        x, state, dz, dtaps, *where, blocks.total, **sizes, **flags
-    )  # fmt: skip
-    dtaps = dtaps[:, : taps + (bias is not None)].sum(0)
+    dweights = x.new_empty(partials, *weight.shape, dtype=torch.float32)
+    dbiases = None if bias is None else x.new_empty(partials, channels, dtype=torch.float32)
+    kernels.conv_bwd_kernel[(partials, channel_blocks)](
+        x,
+        weight,
+        bias,
+        _contiguous(initial_state),
+        dy,
+        dx,
+        dweights,
+        dbiases,
+        cu_seqlens,
+        blocks.sequence,
+        blocks.first_block,
+        total,
+        blocks.total,
+        D=channels,
+        W=weight.shape[1],
+        BT=tile.steps,
+        BD=tile.channels,
+        P=tile.ahead,
+        ACTIVATE=activate,
+        HAS_BIAS=bias is not None,
+        HAS_STATE=initial_state is not None,
+        PACKED=cu_seqlens is not None,
+        num_warps=tile.warps,
+    )
     empty = x.new_empty(0)
     return (
         dx,
-        dtaps[:taps].t().to(weight.dtype, memory_format=torch.contiguous_format),
-        empty if bias is None else dtaps[taps].to(bias.dtype),
+        dweights.sum(0).to(weight.dtype),
+        empty if bias is None or dbiases is None else dbiases.sum(0).to(bias.dtype),
         empty if initial_state is None else _state_gradient(x, weight, bias, initial_state, cu_seqlens, dy, activate),
     )
 

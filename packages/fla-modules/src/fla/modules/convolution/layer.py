@@ -56,8 +56,8 @@ class ShortConvolution(nn.Conv1d):
             x: ``[B, T, D]``.
             residual: ``[B, T, D]``, added after the activation.
             mask: ``[B, T]`` of zeros and ones; inputs at zeros count as zero.
-            cache: the last W inputs of each sequence ``[N, D, W]``. With T = 1, no packing and gradients off it is
-                updated in place and returned; else a new one is returned.
+            cache: the last W inputs of each sequence ``[N, D, W]``. With gradients off, and a step for each sequence
+                (T = 1, or T = N packed), it is updated in place and returned; else a new one is returned.
             output_final_state: return the cache after this call even where none was given.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
 
@@ -72,9 +72,11 @@ class ShortConvolution(nn.Conv1d):
                 raise ValueError(f"mask: expected shape [B, T] = {list(x.shape[:2])}, got {list(mask.shape)}")
             x = x * mask.unsqueeze(-1).to(x.dtype)
         weight = self.weight.squeeze(1)
-        if cache is not None and cu_seqlens is None and x.shape[1] == 1 and not torch.is_grad_enabled():
+        steps = 1 if cu_seqlens is None else cu_seqlens.shape[0] - 1
+        decoding = cache is not None and x.shape[1] == steps and not torch.is_grad_enabled()
+        if cache is not None and decoding and cu_seqlens is None:
             return causal_conv1d_update(x, cache, residual, weight, self.bias, self.activation, self.backend)
-        return causal_conv1d(
+        y, state = causal_conv1d(
             x,
             weight,
             self.bias,
@@ -85,6 +87,10 @@ class ShortConvolution(nn.Conv1d):
             cu_seqlens=cu_seqlens,
             backend=self.backend,
         )
+        if cache is not None and state is not None and decoding:
+            # Packed: as many steps as sequences, one for each as a rule, but nothing here depends on it.
+            state = cache.copy_(state)
+        return y, state
 
     def extra_repr(self) -> str:
         """Sizes and options, for ``print``."""

@@ -36,8 +36,12 @@ SHAPES = {
     "width 3": Shape(1, 35, 8, W=3, extras=("initial_state",)),
     "packed": Shape(1, 50, 8, lengths=(1, 0, 14, 35)),
     "packed, everything": Shape(1, 50, 8, lengths=(2, 33, 0, 15), extras=ALL),
+    "longer than a block": Shape(1, 150, 5, extras=ALL),
+    "packed, longer than a block": Shape(1, 210, 4, lengths=(66, 1, 0, 143), extras=ALL),
+    "width 9": Shape(1, 20, 8, W=9, extras=ALL),
     "wide": Shape(2, 300, 384, extras=ALL),
     "wide, packed": Shape(1, 500, 200, lengths=(3, 64, 1, 432), extras=ALL),
+    "more blocks than programs": Shape(2, 300_000, 32, extras=("bias",)),
     "train": Shape(8, 4096, 2048),
 }
 

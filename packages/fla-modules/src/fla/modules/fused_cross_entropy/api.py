@@ -72,12 +72,7 @@ def cross_entropy_loss(
     )
     options = options._replace(first=rank * sizes["V"], classes=ranks * sizes["V"])
     check_targets(target, options)
-    losses, z = CrossEntropyFunction.apply(  # type: ignore[no-untyped-call]
-        logits, target.long(), options, inplace_backward, process_group, choose_backend(logits, backend)
+    loss, z_loss = CrossEntropyFunction.apply(  # type: ignore[no-untyped-call]
+        logits, target.long(), options, reduction, inplace_backward, process_group, choose_backend(logits, backend)
     )
-    if reduction != "none":
-        losses, z = losses.sum(), z.sum()
-    if reduction == "mean":
-        count = (target != ignore_index).sum().clamp(min=1)
-        losses, z = losses / count, z / count
-    return (losses, z) if return_z_loss else losses
+    return (loss, z_loss) if return_z_loss else loss

@@ -9,15 +9,27 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from fla.modules.fused_cross_entropy.options import LossOptions
-from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, row_statistics_ref
+from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, reduce_rows_ref, row_statistics_ref
 from fla.utils._registration import register_op
 
-_OPTIONS = "int ignore_index, float smoothing, float scale, float lse_square, float cap, int first, int classes"
+_OPTIONS = "int ignore_index, float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes"
+
+Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def row_statistics(
-    logits: torch.Tensor, target: torch.Tensor, options: LossOptions, backend: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def statistics_with_gradient_(logits: torch.Tensor, target: torch.Tensor, options: LossOptions, backend: str) -> Triple:
+    """Statistics of contiguous logits, over which the gradient of the sum of all losses is written (no z-loss)."""
+    if backend == "triton":
+        from fla.modules.fused_cross_entropy import launch
+
+        return launch.row_statistics(logits, target, options, gradient=True)
+    statistics = row_statistics_ref(logits, target, options)
+    one = torch.ones((), dtype=statistics[0].dtype, device=logits.device)
+    logits.copy_(logit_gradient_ref(logits, target, statistics[0], one, one, options))
+    return statistics
+
+
+def row_statistics(logits: torch.Tensor, target: torch.Tensor, options: LossOptions, backend: str) -> Triple:
     """Per row the log-sum-exp, the target's logit and the sum of all, after scale and cap."""
     if backend != "triton":
         return row_statistics_ref(logits, target, options)
@@ -26,59 +38,91 @@ def row_statistics(
     return launch.row_statistics(logits, target, options)
 
 
-def logit_gradient(
-    logits: torch.Tensor,
+def reduce_rows(
     target: torch.Tensor,
     lse: torch.Tensor,
-    dloss: torch.Tensor,
+    at_target: torch.Tensor,
+    total: torch.Tensor,
+    reduction: str,
     options: LossOptions,
     backend: str,
-    inplace: bool,
-) -> torch.Tensor:
-    """The gradient of the logits, in their own memory where ``inplace``."""
+) -> Triple:
+    """The reduced loss and z-loss, and the factor that the reduction puts on a row's gradient."""
     if backend != "triton":
-        gradient = logit_gradient_ref(logits, target, lse, dloss, options)
-        return logits.copy_(gradient) if inplace else gradient
+        return reduce_rows_ref(target, lse, at_target, total, reduction, options)
     from fla.modules.fused_cross_entropy import launch
 
-    return launch.logit_gradient(logits, target, lse, dloss, options, inplace)
+    return launch.reduce_rows(target, lse, at_target, total, reduction, options)
 
 
-def _statistics(
-    logits: torch.Tensor, target: torch.Tensor, backend: str, *options: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _statistics(logits: torch.Tensor, target: torch.Tensor, backend: str, *options: Any) -> Triple:
     return row_statistics(logits, target, LossOptions(*options), backend)
 
 
-def _statistics_fake(
-    logits: torch.Tensor, target: torch.Tensor, backend: str, *options: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _statistics_fake(logits: torch.Tensor, target: torch.Tensor, backend: str, *options: Any) -> Triple:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     lse, at_target, total = (logits.new_empty(logits.shape[0], dtype=dtype) for _ in range(3))
     return lse, at_target, total
 
 
-def _gradient(
-    logits: torch.Tensor, target: torch.Tensor, lse: torch.Tensor, dloss: torch.Tensor, backend: str, *options: Any
-) -> torch.Tensor:
-    return logit_gradient(logits, target, lse, dloss, LossOptions(*options), backend, inplace=False)
+def _reduce(
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    at_target: torch.Tensor,
+    total: torch.Tensor,
+    reduction: str,
+    backend: str,
+    *options: Any,
+) -> Triple:
+    return reduce_rows(target, lse, at_target, total, reduction, LossOptions(*options), backend)
 
 
-def _gradient_fake(
-    logits: torch.Tensor, target: torch.Tensor, lse: torch.Tensor, dloss: torch.Tensor, backend: str, *options: Any
+def _reduce_fake(
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    at_target: torch.Tensor,
+    total: torch.Tensor,
+    reduction: str,
+    backend: str,
+    *options: Any,
+) -> Triple:
+    loss, z = (lse.new_empty(lse.shape if reduction == "none" else ()) for _ in range(2))
+    return loss, z, lse.new_empty(())
+
+
+def _write_gradient(
+    inplace: bool,
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    dloss: torch.Tensor,
+    factor: torch.Tensor,
+    backend: str,
+    *arguments: Any,
 ) -> torch.Tensor:
+    options = LossOptions(*arguments)
+    if backend != "triton":
+        gradient = logit_gradient_ref(logits, target, lse, dloss, factor, options)
+        return logits.copy_(gradient) if inplace else gradient
+    from fla.modules.fused_cross_entropy import launch
+
+    return launch.logit_gradient(logits, target, lse, dloss, factor, options, inplace)
+
+
+def _gradient(*arguments: Any) -> torch.Tensor:
+    return _write_gradient(False, *arguments)
+
+
+def _gradient_fake(*arguments: Any) -> torch.Tensor:
+    logits: torch.Tensor = arguments[0]
     return logits.new_empty(logits.shape)
 
 
-def _gradient_inplace(
-    logits: torch.Tensor, target: torch.Tensor, lse: torch.Tensor, dloss: torch.Tensor, backend: str, *options: Any
-) -> None:
-    logit_gradient(logits, target, lse, dloss, LossOptions(*options), backend, inplace=True)
+def _gradient_inplace(*arguments: Any) -> None:
+    _write_gradient(True, *arguments)
 
 
-def _gradient_inplace_fake(
-    logits: torch.Tensor, target: torch.Tensor, lse: torch.Tensor, dloss: torch.Tensor, backend: str, *options: Any
-) -> None:
+def _gradient_inplace_fake(*arguments: Any) -> None:
     return None
 
 
@@ -88,22 +132,29 @@ cross_entropy_fwd = register_op(
     _statistics,
     _statistics_fake,
 )
+cross_entropy_reduce_fwd = register_op(
+    "cross_entropy_reduce_fwd",
+    "(Tensor target, Tensor lse, Tensor at_target, Tensor total, str reduction, str backend,"
+    f" {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    _reduce,
+    _reduce_fake,
+)
 cross_entropy_bwd = register_op(
     "cross_entropy_bwd",
-    f"(Tensor logits, Tensor target, Tensor lse, Tensor dloss, str backend, {_OPTIONS}) -> Tensor",
+    f"(Tensor logits, Tensor target, Tensor lse, Tensor dloss, Tensor factor, str backend, {_OPTIONS}) -> Tensor",
     _gradient,
     _gradient_fake,
 )
 cross_entropy_bwd_ = register_op(
     "cross_entropy_bwd_",
-    f"(Tensor(a!) logits, Tensor target, Tensor lse, Tensor dloss, str backend, {_OPTIONS}) -> ()",
+    f"(Tensor(a!) logits, Tensor target, Tensor lse, Tensor dloss, Tensor factor, str backend, {_OPTIONS}) -> ()",
     _gradient_inplace,
     _gradient_inplace_fake,
 )
 
 
 class CrossEntropyFunction(torch.autograd.Function):
-    """Losses and z-losses ``[N]`` of all rows. Saves the logits and a number a row."""
+    """The reduced loss and z-loss. Saves the logits and a number a row."""
 
     @staticmethod
     def forward(
@@ -111,37 +162,32 @@ class CrossEntropyFunction(torch.autograd.Function):
         logits: torch.Tensor,
         target: torch.Tensor,
         options: LossOptions,
+        reduction: str,
         inplace_backward: bool,
         process_group: Any,
         backend: str,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        lse, at_target, total = cross_entropy_fwd(logits, target, backend, *options)
+        statistics: Triple = cross_entropy_fwd(logits, target, backend, *options)
         if process_group is not None:
-            lse, at_target, total = _over_ranks(lse, at_target, total, process_group)
-        smoothing = options.label_smoothing
-        z = options.lse_square_scale * lse.square()
-        losses = lse - (1 - smoothing) * at_target - smoothing / options.classes * total + z
-        counts = target != options.ignore_index
-        ctx.save_for_backward(logits, target, lse)
+            statistics = _over_ranks(*statistics, process_group)
+        loss, z, factor = cross_entropy_reduce_fwd(target, *statistics, reduction, backend, *options)
+        ctx.save_for_backward(logits, target, statistics[0], factor)
         ctx.options, ctx.inplace, ctx.backend = options, inplace_backward, backend
-        z = torch.where(counts, z, 0.0)
         ctx.mark_non_differentiable(z)
-        return torch.where(counts, losses, 0.0), z
+        return loss, z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dlosses: torch.Tensor, dz: torch.Tensor) -> tuple[Any, ...]:
-        logits, target, lse = ctx.saved_tensors
+    def backward(ctx: Any, dloss: torch.Tensor, dz: torch.Tensor) -> tuple[Any, ...]:
+        logits, target, lse, factor = ctx.saved_tensors
         if not ctx.inplace:
-            return cross_entropy_bwd(logits, target, lse, dlosses, ctx.backend, *ctx.options), *(None,) * 5
+            return cross_entropy_bwd(logits, target, lse, dloss, factor, ctx.backend, *ctx.options), *(None,) * 6
         logits = logits.detach()
-        cross_entropy_bwd_(logits, target, lse, dlosses, ctx.backend, *ctx.options)
-        return logits, *(None,) * 5
+        cross_entropy_bwd_(logits, target, lse, dloss, factor, ctx.backend, *ctx.options)
+        return logits, *(None,) * 6
 
 
-def _over_ranks(
-    lse: torch.Tensor, at_target: torch.Tensor, total: torch.Tensor, group: Any
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _over_ranks(lse: torch.Tensor, at_target: torch.Tensor, total: torch.Tensor, group: Any) -> Triple:
     """The statistics of rows whose classes are shared out among the ranks of a group."""
     parts = [torch.empty_like(lse) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, lse, group=group)

@@ -10,17 +10,48 @@ from fla.modules.fused_cross_entropy.options import LossOptions
 def row_statistics_ref(
     logits: torch.Tensor, target: torch.Tensor, options: LossOptions
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Per row the log-sum-exp, the target's logit (0 if it is not here) and the sum of all, after scale and cap."""
+    """Per row the log-sum-exp, the target's logit (0 if it is not here) and the sum of all, after scale and cap.
+
+    The sum is taken only where labels are smoothed: a logit of minus infinity is legal otherwise.
+    """
     shaped = _shaped(logits, options)
     column, here = _target_column(logits, target, options)
-    at_target = shaped.gather(1, column[:, None])[:, 0] * here
-    return shaped.logsumexp(1), at_target, shaped.sum(1)
+    at_target = shaped.gather(1, column[:, None])[:, 0].where(here, 0.0)
+    lse = shaped.logsumexp(1)
+    return lse, at_target, shaped.sum(1) if options.label_smoothing else torch.zeros_like(lse)
+
+
+def reduce_rows_ref(
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    at_target: torch.Tensor,
+    total: torch.Tensor,
+    reduction: str,
+    options: LossOptions,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The reduced loss and z-loss, and the factor that the reduction puts on a row's gradient."""
+    counts = target != options.ignore_index
+    smoothing = options.label_smoothing
+    z = options.lse_square_scale * lse.square()
+    losses = lse - (1 - smoothing) * at_target - smoothing / options.classes * total + z
+    losses, z = losses.where(counts, 0.0), z.where(counts, 0.0)
+    factor = torch.ones((), dtype=lse.dtype, device=lse.device)
+    if reduction == "none":
+        return losses, z, factor
+    if reduction == "mean":
+        factor = factor / counts.sum().clamp(min=1)
+    return losses.sum() * factor, z.sum() * factor, factor
 
 
 def logit_gradient_ref(
-    logits: torch.Tensor, target: torch.Tensor, lse: torch.Tensor, dloss: torch.Tensor, options: LossOptions
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    dloss: torch.Tensor,
+    factor: torch.Tensor,
+    options: LossOptions,
 ) -> torch.Tensor:
-    """Gradient of the logits, given that of every row's loss."""
+    """Gradient of the logits, given that of the reduced loss and the reduction's factor."""
     shaped = _shaped(logits, options)
     gradient = (shaped - lse[:, None]).exp_()
     gradient *= (1 + 2 * options.lse_square_scale * lse)[:, None]
@@ -30,8 +61,8 @@ def logit_gradient_ref(
     gradient.scatter_add_(1, column[:, None], here.to(gradient.dtype)[:, None] * (options.label_smoothing - 1.0))
     if options.softcapping:
         gradient *= 1 - (shaped / options.softcapping).square()
-    gradient *= (dloss * (target != options.ignore_index) * options.logit_scale)[:, None]
-    return gradient.to(logits.dtype)
+    gradient *= (dloss * factor * options.logit_scale).expand(target.shape)[:, None]
+    return gradient.masked_fill_((target == options.ignore_index)[:, None], 0.0).to(logits.dtype)
 
 
 def _shaped(logits: torch.Tensor, options: LossOptions) -> torch.Tensor:

@@ -28,6 +28,8 @@ SHAPES = {
     "sum, some ignored": Shape(6, 100, {"reduction": "sum"}, ignored=2),
     "mean, all ignored": Shape(3, 10, ignored=3),
     "smoothing, scale, z-loss, cap": Shape(6, 130, EVERYTHING, ignored=1),
+    "whole blocks": Shape(3, 256, {"label_smoothing": 0.1}, ignored=1),
+    "whole and partial blocks": Shape(2, 4100, EVERYTHING),
     "row by row": Shape(5, 50, {"reduction": "none", **EVERYTHING}),
     "gradient in place": Shape(4, 40, {"inplace_backward": True}),
     "odd vocabulary": Shape(64, 32003, EVERYTHING, ignored=9),
@@ -55,7 +57,7 @@ def _cases() -> Iterator[Case]:
     for title, shape in SHAPES.items():
         name = f"cross_entropy_loss: {title}"
         elements = shape.N * shape.V
-        tags = {"tiny"} if elements <= 1000 else {"large"} if elements > 1 << 22 else set()
+        tags = {"tiny"} if elements <= 10000 else {"large"} if elements > 1 << 22 else set()
         yield Case(name, partial(_make, name, shape), frozenset(tags))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.modules._checks import needs_gradient
 from fla.modules.fused_cross_entropy.options import check_targets, loss_options
 from fla.modules.fused_linear_cross_entropy.function import LinearCrossEntropyFunction
 from fla.utils._backend import choose_backend
@@ -39,7 +40,7 @@ def fused_linear_cross_entropy_loss(
         target: classes ``[N]``, int64 or int32.
         weight: ``[V, D]``; products are taken in the dtype of x.
         bias: ``[V]``.
-        ignore_index: rows with this target count for nothing.
+        ignore_index: rows with this target count for nothing. Without any other row the loss is 0.
         label_smoothing: epsilon.
         logit_scale: factor on the logits.
         logit_softcapping: soft cap of the logits, or None.
@@ -69,7 +70,8 @@ def fused_linear_cross_entropy_loss(
     if num_chunks < 1:
         raise ValueError(f"num_chunks: expected at least 1, got {num_chunks}")
     options = loss_options(ignore_index, label_smoothing, logit_scale, 0.0, logit_softcapping)
-    check_targets(target, options._replace(classes=weight.shape[0]))
+    options = options._replace(classes=weight.shape[0])
+    check_targets(target, options)
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     loss: torch.Tensor = LinearCrossEntropyFunction.apply(  # type: ignore[no-untyped-call]
@@ -77,14 +79,12 @@ def fused_linear_cross_entropy_loss(
         target.long(),
         weight,
         bias,
-        reduction == "mean",
+        reduction,
         num_chunks,
         l2_penalty_factor if use_l2warp else 0.0,
         accumulate_grad_in_fp32,
+        *(needs_gradient(leaf) for leaf in (x, weight, bias)),
         choose_backend(x, backend),
-        options.ignore_index,
-        options.label_smoothing,
-        options.logit_scale,
-        options.softcapping,
+        *options,
     )
     return loss

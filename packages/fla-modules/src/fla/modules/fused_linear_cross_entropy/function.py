@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from fla.modules.fused_cross_entropy.function import logit_gradient, row_statistics
+from fla.modules.fused_cross_entropy.function import reduce_rows, row_statistics, statistics_with_gradient_
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.utils._registration import register_op
+
+Walked = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def _walk(
@@ -17,49 +19,83 @@ def _walk(
     target: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    mean: bool,
+    reduction: str,
     num_chunks: int,
     l2_penalty: float,
     wide_sums: bool,
-    needs_gradient: bool,
+    needs_dx: bool,
+    needs_dweight: bool,
+    needs_dbias: bool,
     backend: str,
-    ignore_index: int,
-    label_smoothing: float,
-    logit_scale: float,
-    softcapping: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss and the gradients of x, weight and bias for a loss gradient of 1 (empty where not needed)."""
-    options = LossOptions(ignore_index, label_smoothing, logit_scale, softcapping=softcapping, classes=weight.shape[0])
-    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    sum_dtype = exact if wide_sums else weight.dtype
-    factor = torch.ones((), dtype=exact, device=x.device)
-    if mean:
-        factor = factor / (target != ignore_index).sum().clamp(min=1)
+    *options: Any,
+) -> Walked:
+    """The loss, the factor of the reduction, and the gradients of the sum of all losses (empty where not needed).
+
+    Gradients of the sum are of the size of x and weight; those of the mean would vanish in float16. The gradient of
+    the weight stays in the dtype it was summed in.
+    """
+    loss_options = LossOptions(*options)
     narrow_weight = weight.to(x.dtype)
-    loss = x.new_zeros((), dtype=exact)
-    dx = torch.empty_like(x) if needs_gradient else x.new_empty(0)
-    dweight = torch.zeros_like(weight, dtype=sum_dtype) if needs_gradient else x.new_empty(0)
-    dbias = torch.zeros_like(bias, dtype=sum_dtype) if needs_gradient and bias is not None else x.new_empty(0)
-    rows = -(-x.shape[0] // num_chunks)
-    for start in range(0, x.shape[0], rows):
+    dx, dweight, dbias = _empty_gradients(x, weight, bias, wide_sums, needs_dx, needs_dweight, needs_dbias)
+    needs_gradient = needs_dx or needs_dweight or needs_dbias
+    pull = _pull(target, reduction, loss_options) * l2_penalty if needs_gradient and l2_penalty else None
+    chunks = []
+    rows = max(1, -(-x.shape[0] // num_chunks))
+    for start in range(0, max(1, x.shape[0]), rows):
         part = slice(start, min(start + rows, x.shape[0]))
         logits = x[part] @ narrow_weight.t()
         if bias is not None:
             logits += bias.to(logits.dtype)
-        lse, at_target, total = row_statistics(logits, target[part], options, backend)
-        losses = lse - (1 - label_smoothing) * at_target - label_smoothing / options.classes * total
-        loss += losses.masked_fill(target[part] == ignore_index, 0.0).sum() * factor
         if not needs_gradient:
+            chunks.append(row_statistics(logits, target[part], loss_options, backend))
             continue
-        largest = logits.max(1, keepdim=True) if l2_penalty else None
-        dlogits = logit_gradient(logits, target[part], lse, factor.expand(lse.shape), options, backend, inplace=True)
-        if largest is not None:
-            dlogits.scatter_add_(1, largest.indices, largest.values * (l2_penalty / x.shape[0]))
-        dx[part] = dlogits @ narrow_weight
-        dweight += dlogits.t() @ x[part]
-        if bias is not None:
-            dbias += dlogits.sum(0, dtype=exact)
-    return loss, dx, dweight.to(weight.dtype), dbias if bias is None else dbias.to(bias.dtype)
+        largest = None if pull is None else logits.max(1, keepdim=True)
+        chunks.append(statistics_with_gradient_(logits, target[part], loss_options, backend))
+        if largest is not None and pull is not None:
+            logits.scatter_add_(1, largest.indices, largest.values * pull)
+        if needs_dx:
+            torch.mm(logits, narrow_weight, out=dx[part])
+        if needs_dweight:
+            _add_product(dweight, logits, x[part], first=start == 0)
+        if needs_dbias:
+            dbias += logits.sum(0, dtype=dbias.dtype)
+    lse, at_target, total = (torch.cat(column) for column in zip(*chunks))
+    loss, _, factor = reduce_rows(target, lse, at_target, total, reduction, loss_options, backend)
+    return loss, factor, dx, dweight, dbias
+
+
+def _empty_gradients(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    wide_sums: bool,
+    needs_dx: bool,
+    needs_dweight: bool,
+    needs_dbias: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Room for each gradient, that of the bias zero; no room where not needed."""
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dx = torch.empty_like(x, memory_format=torch.contiguous_format) if needs_dx else x.new_empty(0)
+    dweight = weight.new_empty(weight.shape if needs_dweight else 0, dtype=exact if wide_sums else x.dtype)
+    dbias = weight.new_zeros(weight.shape[0] if needs_dbias and bias is not None else 0, dtype=exact)
+    return dx, dweight, dbias
+
+
+def _pull(target: torch.Tensor, reduction: str, options: LossOptions) -> torch.Tensor:
+    """l2warp takes the mean over all rows, whatever the loss does: its factor before the reduction's own."""
+    if reduction == "sum":
+        return torch.full((), 1.0 / max(1, target.shape[0]), dtype=torch.float64, device=target.device)
+    return (target != options.ignore_index).sum().clamp(min=1).double() / max(1, target.shape[0])
+
+
+def _add_product(total: torch.Tensor, dlogits: torch.Tensor, x: torch.Tensor, first: bool) -> None:
+    """``total += dlogits.T @ x``, or ``=`` at first."""
+    if total.dtype == x.dtype:
+        torch.addmm(total, dlogits.t(), x, beta=0 if first else 1, out=total)
+    elif first:
+        total.copy_(dlogits.t() @ x)
+    else:
+        total += dlogits.t() @ x
 
 
 def _walk_fake(
@@ -67,29 +103,27 @@ def _walk_fake(
     target: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    mean: bool,
+    reduction: str,
     num_chunks: int,
     l2_penalty: float,
     wide_sums: bool,
-    needs_gradient: bool,
+    needs_dx: bool,
+    needs_dweight: bool,
+    needs_dbias: bool,
     backend: str,
-    ignore_index: int,
-    label_smoothing: float,
-    logit_scale: float,
-    softcapping: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    loss = x.new_empty((), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    if not needs_gradient:
-        return loss, x.new_empty(0), weight.new_empty(0), x.new_empty(0)
-    dbias = x.new_empty(0) if bias is None else bias.new_empty(bias.shape)
-    return loss, x.new_empty(x.shape), weight.new_empty(weight.shape), dbias
+    *options: Any,
+) -> Walked:
+    scalar = x.new_empty((), dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    gradients = _empty_gradients(x, weight, bias, wide_sums, needs_dx, needs_dweight, needs_dbias)
+    return scalar, torch.empty_like(scalar), *gradients
 
 
-linear_cross_entropy = register_op(
-    "linear_cross_entropy",
-    "(Tensor x, Tensor target, Tensor weight, Tensor? bias, bool mean, int num_chunks, float l2_penalty,"
-    " bool wide_sums, bool needs_gradient, str backend, int ignore_index, float label_smoothing, float logit_scale,"
-    " float softcapping) -> (Tensor, Tensor, Tensor, Tensor)",
+linear_cross_entropy_fwd = register_op(
+    "linear_cross_entropy_fwd",
+    "(Tensor x, Tensor target, Tensor weight, Tensor? bias, str reduction, int num_chunks, float l2_penalty,"
+    " bool wide_sums, bool needs_dx, bool needs_dweight, bool needs_dbias, str backend, int ignore_index,"
+    " float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _walk,
     _walk_fake,
 )
@@ -107,17 +141,20 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
         bias: torch.Tensor | None,
         *options: Any,
     ) -> torch.Tensor:
-        mean, num_chunks, l2_penalty, wide_sums, backend, *loss_options = options
-        needs_gradient = any(ctx.needs_input_grad)
-        loss, dx, dweight, dbias = linear_cross_entropy(
-            x, target, weight, bias, mean, num_chunks, l2_penalty, wide_sums, needs_gradient, backend, *loss_options
-        )
-        ctx.has_bias = bias is not None
-        ctx.save_for_backward(dx, dweight, dbias)
+        loss, factor, *gradients = linear_cross_entropy_fwd(x, target, weight, bias, *options)
+        ctx.save_for_backward(factor, *gradients)
+        ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dloss: torch.Tensor) -> tuple[Any, ...]:
-        dx, dweight, dbias = (d * dloss.to(d.dtype) for d in ctx.saved_tensors)
-        return dx, None, dweight, dbias if ctx.has_bias else None, *(None,) * 9
+        factor, *gradients = ctx.saved_tensors
+        # Of shape [1], not [], so that the product is taken in the dtype of the factor and rounded once.
+        scale = (dloss * factor).reshape(1)
+        needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:4])
+        dx, dweight, dbias = (
+            torch.mul(gradient, scale, out=torch.empty_like(gradient, dtype=dtype)) if wanted else None
+            for gradient, dtype, wanted in zip(gradients, ctx.dtypes, needed)
+        )
+        return dx, None, dweight, dbias, *(None,) * (len(ctx.needs_input_grad) - 4)

@@ -29,6 +29,9 @@ SHAPES = {
     "bias, some ignored": Shape(10, 6, 20, {"reduction": "sum"}, bias=True, ignored=3),
     "smoothing, scale, cap, l2warp": Shape(9, 8, 30, {**EVERYTHING, "l2_penalty_factor": 0.1}, bias=True),
     "more chunks than rows": Shape(3, 4, 10, {"num_chunks": 8}),
+    "sums in the low dtype": Shape(9, 8, 20, {"accumulate_grad_in_fp32": False, "num_chunks": 2}, ignored=2),
+    "whole and partial blocks": Shape(2, 4, 4100, {"num_chunks": 2}, ignored=1),
+    "odd vocabulary": Shape(64, 32, 8195, EVERYTHING, ignored=9),
     "train": Shape(1024, 512, 32000, ignored=100),
 }
 
@@ -51,7 +54,7 @@ def _make(name: str, shape: Shape, device: torch.device | str, dtype: torch.dtyp
 def _cases() -> Iterator[Case]:
     for title, shape in SHAPES.items():
         name = f"fused_linear_cross_entropy_loss: {title}"
-        tags = {"tiny"} if shape.N * shape.V <= 1000 else {"large"}
+        tags = {"tiny"} if shape.N * shape.V <= 10000 else {"large"}
         yield Case(name, partial(_make, name, shape), frozenset(tags))
 
 
@@ -75,9 +78,11 @@ SPEC = Spec(
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
-    """The kernels are those of the cross entropy; one call shows that they launch from here too."""
-    shape = Shape(4, 16, 256, EVERYTHING)
-    yield "fused_linear_cross_entropy_loss", partial(_launch, shape)
+    """The kernels are those of the cross entropy, here with the gradient in the same launch."""
+    for classes in (256, 32000, 151936):
+        for options in ({}, EVERYTHING):
+            title = f"fused_linear_cross_entropy_loss {classes}{' options' if options else ''}"
+            yield title, partial(_launch, Shape(8, 16, classes, options))
 
 
 def _launch(shape: Shape) -> None:

@@ -166,7 +166,9 @@ def test_the_backend_of_each_family() -> None:
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fla.utils", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore", **variables})
+    return subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore", **variables}
+    )
 
 
 def test_the_command() -> None:

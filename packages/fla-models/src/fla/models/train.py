@@ -8,8 +8,8 @@ Without options it trains gated linear attention on the source of Python's stand
 bfloat16 on a GPU, a tiny one in float32 on the CPU, where two cores take about two minutes. A part of the text is held
 out, and the model is measured on it in bits per byte, beside what the frequencies of bytes alone give (order 0).
 
-Ctrl-C, or SIGTERM, ends the run after the step under way; the same command goes on from there, as it does from the
-last checkpoint after a crash, and comes to the same end. The folder --out then holds the model for
+Ctrl-C, or SIGTERM, ends the run after the step under way; the same command goes on from there with the text in the
+same order, as it does from the last checkpoint after a crash. In the end the folder --out holds the model for
 `AutoModelForCausalLM.from_pretrained` (after `import fla.models`), its tokenizer, results.json, loss.png and the
 last two checkpoints.
 
@@ -96,40 +96,21 @@ def parse(arguments: Sequence[str] | None) -> Run:
     defaults = GPU if hardware().device in ("cuda", "xpu") else CPU
     parser = Parser(_PROG, "[options]", __doc__ or "")
     add = parser.add_argument
-    add("--model", default="gla", metavar="TYPE", help="any model type that AutoModelForCausalLM knows (default gla)")
-    add(
-        "--data",
-        metavar="TEXT",
-        help="a file, a folder, or name[:config] from `datasets` (default: Python's standard library)",
-    )
-    add("--out", type=Path, metavar="FOLDER", help="folder of the run (default runs/TYPE)")
-    add("--size", choices=SIZES, default=defaults.size, help=f"shape of the model (here {defaults.size})")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the config; may be repeated")
-    add("--steps", type=positive_int, default=defaults.steps, metavar="N", help=f"steps in all (here {defaults.steps})")
-    add(
-        "--batch",
-        type=positive_int,
-        default=defaults.batch,
-        metavar="N",
-        help=f"sequences a process (here {defaults.batch})",
-    )
-    add(
-        "--length",
-        type=positive_int,
-        default=defaults.length,
-        metavar="N",
-        help=f"bytes a sequence (here {defaults.length})",
-    )
-    add("--lr", type=positive_float, metavar="X", help="highest learning rate (default: by size)")
-    add("--seed", type=seed, default=0, metavar="N", help="of weights, data order and sample (default 0)")
-    add(
-        "--max-bytes", type=positive_int, default=2**28, metavar="N", help="read at most so much text (default 256 MiB)"
-    )
-    add(
-        "--prompt",
-        metavar="TEXT",
-        help="what the sample begins with (default: 'def ' after the standard library, else nothing)",
-    )
+    add("--model", metavar="TYPE", default="gla", help="any model type of AutoModelForCausalLM (default gla)")
+    add("--data", metavar="TEXT", help="file, folder, or name[:config] of `datasets` (default: standard library)")
+    add("--out", metavar="FOLDER", type=Path, help="folder of the run (default runs/TYPE)")
+    add("--size", choices=SIZES, default=defaults.size, help="shape of the model (default here: %(default)s)")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], help="a key of the config; may be repeated")
+    for name, default, what in (
+        ("--steps", defaults.steps, "steps in all"),
+        ("--batch", defaults.batch, "sequences a step and process"),
+        ("--length", defaults.length, "bytes of a sequence"),
+        ("--max-bytes", 2**28, "read at most so much text"),
+    ):
+        add(name, metavar="N", type=positive_int, default=default, help=f"{what} (default here: %(default)s)")
+    add("--lr", metavar="X", type=positive_float, help="highest learning rate (default: by size)")
+    add("--seed", metavar="N", type=seed, default=0, help="of weights, order of the text and sample (default 0)")
+    add("--prompt", metavar="TEXT", help="what the sample begins with (default: 'def ' for the standard library)")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_const", const="resume", dest="mode", help="insist on going on")
     mode.add_argument("--fresh", action="store_const", const="fresh", dest="mode", help="start over")

@@ -154,7 +154,7 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
         scale = (dloss * factor).reshape(1)
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:4])
         dx, dweight, dbias = (
-            torch.mul(gradient, scale, out=torch.empty_like(gradient, dtype=dtype)) if wanted else None
+            (gradient * scale).to(dtype) if wanted else None
             for gradient, dtype, wanted in zip(gradients, ctx.dtypes, needed)
         )
         return dx, None, dweight, dbias, *(None,) * (len(ctx.needs_input_grad) - 4)

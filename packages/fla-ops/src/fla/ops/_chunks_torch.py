@@ -74,3 +74,30 @@ class ChunkLayout:
         for t in order:
             running = (chunks > t).nonzero()[:, 0]
             yield running, first[running] + t
+
+    def scan(
+        self, updates: torch.Tensor, decay: torch.Tensor | None, start: torch.Tensor | None, reverse: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run ``state = decay * state + update`` over the chunks of every sequence.
+
+        Args:
+            updates: ``[M, H, K, V]``.
+            decay: ``[M, H, K]`` or ``[M, H, 1]``; no decay unless given.
+            start: the first state of every sequence ``[N, H, K, V]``; zeros unless given.
+            reverse: from the last chunk of every sequence to its first.
+
+        Returns:
+            The state before each chunk (in place of ``updates``), and after the last chunk of every sequence.
+        """
+        if start is None:
+            state = updates.new_zeros(len(self.lengths), *updates.shape[1:])
+        else:
+            state = start.to(updates.dtype, copy=True)
+        for sequences, chunks in self.steps(reverse):
+            update = updates[chunks].clone()
+            updates[chunks] = state[sequences]
+            if decay is None:
+                state[sequences] = update.add_(state[sequences])
+            else:
+                state[sequences] = update.addcmul_(state[sequences], decay[chunks].unsqueeze(-1))
+        return updates, state

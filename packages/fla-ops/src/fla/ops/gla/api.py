@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._arguments import check_heads
 from fla.ops.gla.chunk import run_chunk_gla
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.gla.reference import naive_recurrent_gla
 from fla.utils._backend import choose_backend
-from fla.utils._validation import (
-    bind_shapes,
-    check_boundaries,
-    check_cu_seqlens,
-    check_floating,
-    check_head_dims,
-    check_not_empty,
-    check_same_device,
-    check_same_dtype,
-    count_sequences,
-)
 
 
 def chunk_gla(
@@ -62,9 +52,10 @@ def chunk_gla(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
-    scale = _check(q, k, v, g, None, scale, initial_state, state_v_first, cu_seqlens)
-    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
-        check_boundaries(cu_seqlens_cpu.tolist(), q.shape[1], "cu_seqlens_cpu")
+    gates = {"g": (g, "B T H K")}
+    scale = check_heads(
+        q, k, v, gates, scale, initial_state, cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, state_v_first=state_v_first
+    )
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_gla(
@@ -114,7 +105,8 @@ def fused_recurrent_gla(
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
-    scale = _check(q, k, v, gk, gv, scale, initial_state, state_v_first, cu_seqlens, ("gk", "gv"), False)
+    gates = {"gk": (gk, "B T H K?"), "gv": (gv, "B T H V?")}
+    scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_gla(
@@ -123,39 +115,3 @@ def fused_recurrent_gla(
     return run_recurrent_gla(
         q, k, v, gk, gv, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen
     )
-
-
-def _check(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    scale: float | None,
-    initial_state: torch.Tensor | None,
-    state_v_first: bool,
-    cu_seqlens: torch.Tensor | None,
-    gate_names: tuple[str, str] = ("g", "gv"),
-    gk_required: bool = True,
-) -> float:
-    """Validate what both forms share and return the scale."""
-    gates = {gate_names[0]: gk, gate_names[1]: gv}
-    sizes = bind_shapes(
-        {
-            "q": (q, "B T H K"),
-            "k": (k, "B T H K"),
-            "v": (v, "B T H V"),
-            gate_names[0]: (gk, "B T H K" if gk_required else "B T H K?"),
-            gate_names[1]: (gv, "B T H V?"),
-        }
-    )
-    check_not_empty(sizes)
-    check_head_dims(sizes)
-    check_same_dtype({"q": q, "k": k, "v": v})
-    check_floating({**gates, "initial_state": initial_state})
-    check_cu_seqlens(cu_seqlens, sizes["B"])
-    state_letters = "N H V K?" if state_v_first else "N H K V?"
-    sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
-    bind_shapes({"initial_state": (initial_state, state_letters)}, known={**sizes, **sequences})
-    check_same_device({"q": q, "k": k, "v": v, **gates, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
-    return sizes["K"] ** -0.5 if scale is None else float(scale)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
+from fla.ops._arguments import state_like
+from fla.ops._autograd import state_function
 from fla.ops.gla.chunk_torch import chunk_gla_bwd_torch, chunk_gla_fwd_torch
 from fla.utils._registration import register_op
 from fla.utils._tiles import tile_key
-from fla.utils._validation import count_sequences
 
 
 def _fwd(
@@ -21,8 +19,8 @@ def _fwd(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-    save_scores: bool,
     backend: str,
+    save_scores: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if backend == "torch":
         return *chunk_gla_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale), q.new_empty(0)
@@ -39,8 +37,8 @@ def _fwd_fake(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-    save_scores: bool,
     backend: str,
+    save_scores: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if save_scores and backend == "triton":
         from fla.ops.gla.tiles import CHUNK_TILES
@@ -48,7 +46,7 @@ def _fwd_fake(
         scores = q.new_empty((*q.shape[:3], CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk))
     else:
         scores = q.new_empty(0)
-    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens), scores
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores
 
 
 def _bwd(
@@ -85,19 +83,13 @@ def _bwd_fake(
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv, dg = (x.new_empty(x.shape) for x in (q, k, v, g))
-    return dq, dk, dv, dg, _state_like(q, v, cu_seqlens)
-
-
-def _state_like(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    sequences = count_sequences(cu_seqlens, q.shape[0])
-    return q.new_empty((sequences, q.shape[2], q.shape[3], v.shape[3]), dtype=dtype)
+    return dq, dk, dv, dg, state_like(q, v, cu_seqlens)
 
 
 chunk_gla_fwd = register_op(
     "chunk_gla_fwd",
     "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
-    " bool save_scores, str backend) -> (Tensor, Tensor, Tensor)",
+    " str backend, bool save_scores) -> (Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
@@ -110,39 +102,7 @@ chunk_gla_bwd = register_op(
 )
 
 
-class ChunkGLAFunction(torch.autograd.Function):
-    """Saves the inputs, and on the GPU the scores; the backward pass computes the states again."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        g: torch.Tensor,
-        initial_state: torch.Tensor | None,
-        cu_seqlens: torch.Tensor | None,
-        scale: float,
-        backend: str,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        needs_grad = any(ctx.needs_input_grad)
-        o, final_state, scores = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, needs_grad, backend)
-        ctx.save_for_backward(q, k, v, g, initial_state, scores, cu_seqlens)
-        ctx.scale, ctx.backend = scale, backend
-        ctx.set_materialize_grads(False)
-        return o, final_state
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
-        q, k, v, g, initial_state, scores, cu_seqlens = ctx.saved_tensors
-        do = torch.zeros_like(v) if do is None else do
-        dq, dk, dv, dg, dinitial_state = chunk_gla_bwd(
-            q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, ctx.scale, ctx.backend
-        )
-        if initial_state is None:
-            return dq, dk, dv, dg, None, None, None, None
-        return dq, dk, dv, dg, dinitial_state.to(initial_state.dtype), None, None, None
+_chunk_gla = state_function(chunk_gla_fwd, chunk_gla_bwd, tells=True)
 
 
 def run_chunk_gla(
@@ -160,9 +120,7 @@ def run_chunk_gla(
     """:func:`fla.ops.gla.chunk_gla` on checked arguments."""
     if state_v_first and initial_state is not None:
         initial_state = initial_state.transpose(-1, -2)
-    o, final_state = ChunkGLAFunction.apply(  # type: ignore[no-untyped-call]
-        q, k, v, g, initial_state, cu_seqlens, scale, backend
-    )
+    o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g)
     if not output_final_state:
         return o, None
     return o, final_state.transpose(-1, -2) if state_v_first else final_state

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._arguments import sum_dtype
 from fla.ops._chunks_torch import ChunkLayout
 
 CHUNK_SIZE = 64
@@ -34,7 +35,7 @@ def chunk_gla_fwd_torch(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]`` and final states ``[N, H, K, V]``."""
-    dtype = _compute_dtype(q)
+    dtype = sum_dtype(q)
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_ = (layout.split(x, dtype) for x in (q, k, v, g))
     q_ = q_ * scale
@@ -51,7 +52,7 @@ def chunk_gla_fwd_torch(
         _merge(pre, suf, half)
         half *= 2
     written = (k_ * suf.exp()).transpose(-1, -2) @ v_
-    states, final = _scan(layout, written, pre[..., -1, :].exp(), initial_state)
+    states, final = layout.scan(written, pre[..., -1, :].exp(), initial_state)
     o += (q_ * pre.exp()) @ states
     return layout.join(o, v.dtype), final
 
@@ -68,7 +69,7 @@ def chunk_gla_bwd_torch(
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k, v, g and the initial states."""
-    dtype = _compute_dtype(q)
+    dtype = sum_dtype(q)
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_, do_ = (layout.split(x, dtype) for x in (q, k, v, g, do))
     q_ = q_ * scale
@@ -99,9 +100,9 @@ def chunk_gla_bwd_torch(
 
     e_pre, e_suf, decay = pre.exp(), suf.exp(), pre[..., -1, :].exp()
     k_state = k_ * e_suf
-    states, _ = _scan(layout, k_state.transpose(-1, -2) @ v_, decay, initial_state)
+    states, _ = layout.scan(k_state.transpose(-1, -2) @ v_, decay, initial_state)
     dread = (q_ * e_pre).transpose(-1, -2) @ do_
-    dstates, dinitial_state = _scan(layout, dread, decay, dfinal_state, reverse=True)
+    dstates, dinitial_state = layout.scan(dread, decay, dfinal_state, reverse=True)
     dq_state = (do_ @ states.transpose(-1, -2)).mul_(e_pre)
     dk_state = (v_ @ dstates.transpose(-1, -2)).mul_(e_suf)
     dv += k_state @ dstates
@@ -114,10 +115,6 @@ def chunk_gla_bwd_torch(
     gradients = (dq.mul_(scale), dk, dv, dg)
     dq, dk, dv, dg = (layout.join(d, x.dtype) for d, x in zip(gradients, (q, k, v, g), strict=True))
     return dq, dk, dv, dg, dinitial_state
-
-
-def _compute_dtype(q: torch.Tensor) -> torch.dtype:
-    return torch.float64 if q.dtype == torch.float64 else torch.float32
 
 
 def _early(x: torch.Tensor, half: int) -> torch.Tensor:
@@ -191,22 +188,3 @@ def _split_gradient(dpre: torch.Tensor, dsuf: torch.Tensor, half: int) -> None:
     dtotal_late = _early(dsuf, half).sum(-2)
     _early(dpre, half)[..., -1, :].add_(dtotal_early)
     _late(dpre, half)[..., -1, :].add_(dtotal_late)
-
-
-def _scan(
-    layout: ChunkLayout, updates: torch.Tensor, decay: torch.Tensor, start: torch.Tensor | None, reverse: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run ``state = decay * state + update`` over the chunks of every sequence.
-
-    Returns:
-        The state before each chunk (in place of ``updates``), and after the last chunk of every sequence.
-    """
-    if start is None:
-        state = updates.new_zeros(len(layout.lengths), *updates.shape[1:])
-    else:
-        state = start.to(updates.dtype, copy=True)
-    for sequences, chunks in layout.steps(reverse):
-        update = updates[chunks].clone()
-        updates[chunks] = state[sequences]
-        state[sequences] = update.addcmul_(state[sequences], decay[chunks].unsqueeze(-1))
-    return updates, state

@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import torch
 import triton
 
+from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.gla import chunk_kernels as kernels
 from fla.ops.gla.tiles import CHUNK_TILES, ChunkTile
 from fla.utils._tiles import tile_key
-from fla.utils._varlen import chunk_table, max_chunks
-
-
-class _Chunks(NamedTuple):
-    """How the steps of a call are cut into chunks, in the form that kernels take."""
-
-    total: int
-    sequences: int
-    cu_seqlens: torch.Tensor | None
-    sequence: torch.Tensor | None
-    first_chunk: torch.Tensor | None
-
-    @property
-    def packed(self) -> bool:
-        return self.cu_seqlens is not None
-
-
-def _cut(q: torch.Tensor, cu_seqlens: torch.Tensor | None, size: int) -> _Chunks:
-    batch, total = q.shape[:2]
-    if cu_seqlens is None:
-        return _Chunks(batch * triton.cdiv(total, size), batch, None, None, None)
-    table = chunk_table(cu_seqlens, total, size)
-    sequences = cu_seqlens.shape[0] - 1
-    return _Chunks(max_chunks(total, sequences, size), sequences, cu_seqlens, table.sequence, table.first_chunk)
 
 
 @cache
@@ -52,18 +28,13 @@ def half_spans(chunk: int, dtype: torch.dtype, device: torch.device) -> torch.Te
     return torch.stack(levels).to(dtype)
 
 
-def _precision(q: torch.Tensor) -> str:
-    """Three TF32 products make a float32 one on NVIDIA's tensor cores; others multiply float32 as it is."""
-    return "ieee" if torch.version.hip else "tf32x3"
-
-
 def _carry_states(
     x: torch.Tensor,
     y: torch.Tensor,
     g: torch.Tensor,
     start: torch.Tensor | None,
     scale: float,
-    chunks: _Chunks,
+    chunks: Chunks,
     tile: ChunkTile,
     reverse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +63,7 @@ def _carry_states(
         HAS_START=start is not None,
         REVERSE=reverse,
         PACKED=chunks.packed,
-        PRECISION=_precision(x),
+        PRECISION=precision(),
         num_warps=tile.state.warps,
         num_stages=tile.state.stages,
     )
@@ -114,7 +85,7 @@ def chunk_gla_fwd_triton(
     initial_state = None if initial_state is None else initial_state.contiguous()
     total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
     tile = CHUNK_TILES.choose(tile_key(q, value_dim))
-    chunks = _cut(q, cu_seqlens, tile.chunk)
+    chunks = cut(q, cu_seqlens, tile.chunk)
     states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
     o = torch.empty_like(v)
     scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
@@ -141,7 +112,7 @@ def chunk_gla_fwd_triton(
         BV=tile.output.v,
         STORE_SCORES=save_scores,
         PACKED=chunks.packed,
-        PRECISION=_precision(q),
+        PRECISION=precision(),
         num_warps=tile.output.warps,
         num_stages=tile.output.stages,
     )
@@ -166,7 +137,7 @@ def chunk_gla_bwd_triton(
     dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
     total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
     tile = CHUNK_TILES.choose(tile_key(q, value_dim))
-    chunks = _cut(q, cu_seqlens, tile.chunk)
+    chunks = cut(q, cu_seqlens, tile.chunk)
     states, _ = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
     dstates, dinitial_state = _carry_states(q, do, g, dfinal_state, scale, chunks, tile, reverse=True)
     dq, dk, dv, dg = (torch.empty_like(x) for x in (q, k, v, g))
@@ -187,7 +158,7 @@ def chunk_gla_bwd_triton(
         BK=tile.value_grad.k,
         BV=tile.value_grad.v,
         PACKED=chunks.packed,
-        PRECISION=_precision(q),
+        PRECISION=precision(),
         num_warps=tile.value_grad.warps,
         num_stages=tile.value_grad.stages,
     )
@@ -214,7 +185,7 @@ def chunk_gla_bwd_triton(
         BK=tile.key_grad.k,
         BV=tile.key_grad.v,
         PACKED=chunks.packed,
-        PRECISION=_precision(q),
+        PRECISION=precision(),
         num_warps=tile.key_grad.warps,
         num_stages=tile.key_grad.stages,
     )

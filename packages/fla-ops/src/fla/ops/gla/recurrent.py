@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch.autograd.function import once_differentiable
 
+from fla.ops._arguments import state_like
+from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.chunk_torch import chunk_gla_fwd_torch
 from fla.ops.gla.recurrent_torch import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
 from fla.utils._registration import register_op
-from fla.utils._validation import count_sequences
 
 #: From this many steps on, PyTorch is faster in chunks, which give the same result where no value channel decays.
 LONG = 16
@@ -53,7 +51,7 @@ def _fwd_fake(
     state_v_first: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens, state_v_first)
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
 
 
 def _bwd(
@@ -96,7 +94,7 @@ def _bwd_chunked(
     g = torch.zeros_like(k) if gk is None else gk
     scores = q.new_empty(0)
     if backend == "triton":
-        _, _, scores = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, True, backend)
+        _, _, scores = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, backend, True)
     dq, dk, dv, dg, dinitial_state = chunk_gla_bwd(
         q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
     )
@@ -119,13 +117,7 @@ def _bwd_fake(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     dgk, dgv = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (gk, gv))
-    return dq, dk, dv, dgk, dgv, _state_like(q, v, cu_seqlens, state_v_first)
-
-
-def _state_like(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool) -> torch.Tensor:
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
-    dims = (v.shape[3], q.shape[3]) if state_v_first else (q.shape[3], v.shape[3])
-    return q.new_empty((count_sequences(cu_seqlens, q.shape[0]), q.shape[2], *dims), dtype=dtype)
+    return dq, dk, dv, dgk, dgv, state_like(q, v, cu_seqlens, state_v_first)
 
 
 def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
@@ -150,43 +142,7 @@ fused_recurrent_gla_bwd = register_op(
 )
 
 
-class FusedRecurrentGLAFunction(torch.autograd.Function):
-    """Saves the inputs only."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        gk: torch.Tensor | None,
-        gv: torch.Tensor | None,
-        initial_state: torch.Tensor | None,
-        cu_seqlens: torch.Tensor | None,
-        scale: float,
-        state_v_first: bool,
-        backend: str,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        ctx.save_for_backward(q, k, v, gk, gv, initial_state, cu_seqlens)
-        ctx.scale, ctx.state_v_first, ctx.backend = scale, state_v_first, backend
-        ctx.set_materialize_grads(False)
-        o, final_state = fused_recurrent_gla_fwd(
-            q, k, v, gk, gv, initial_state, cu_seqlens, scale, state_v_first, backend
-        )
-        return o, final_state
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
-        q, k, v, gk, gv, initial_state, cu_seqlens = ctx.saved_tensors
-        do = torch.zeros_like(v) if do is None else do
-        dq, dk, dv, dgk, dgv, dinitial_state = fused_recurrent_gla_bwd(
-            q, k, v, gk, gv, initial_state, do, dfinal_state, cu_seqlens, ctx.scale, ctx.state_v_first, ctx.backend
-        )
-        dgk = None if gk is None else dgk
-        dgv = None if gv is None else dgv
-        dinitial_state = None if initial_state is None else dinitial_state.to(initial_state.dtype)
-        return dq, dk, dv, dgk, dgv, dinitial_state, None, None, None, None
+_recurrent_gla = state_function(fused_recurrent_gla_fwd, fused_recurrent_gla_bwd)
 
 
 def run_recurrent_gla(
@@ -212,9 +168,8 @@ def run_recurrent_gla(
         if cu_seqlens is not None:
             cu_seqlens = cu_seqlens[-1] - cu_seqlens.flip(0)
             initial_state = None if initial_state is None else initial_state.flip(0)
-    o, final_state = FusedRecurrentGLAFunction.apply(  # type: ignore[no-untyped-call]
-        q, k, v, gk, gv, initial_state, cu_seqlens, scale, state_v_first, backend
-    )
+    options = (scale, state_v_first, backend)
+    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, gk, gv)
     if reverse:
         o = o.flip(1)
         final_state = final_state.flip(0) if packed else final_state

@@ -1,9 +1,9 @@
-"""Triton kernel of step-by-step gated linear attention. Letters as in chunk_kernels.py."""
+"""Triton kernel of step-by-step gated linear attention. Letters as in ``_chunks_kernels.py``."""
 
 import triton
 import triton.language as tl
 
-from fla.ops.gla.chunk_kernels import LOG2E
+from fla.ops._chunks_kernels import LOG2E
 
 
 @triton.jit(do_not_specialize=["T"])

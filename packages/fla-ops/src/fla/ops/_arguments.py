@@ -1,0 +1,86 @@
+"""What the public functions over a matrix state check, and the state they return: shared by every ``api.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from fla.utils._validation import (
+    bind_shapes,
+    check_boundaries,
+    check_cu_seqlens,
+    check_floating,
+    check_head_dims,
+    check_not_empty,
+    check_same_device,
+    check_same_dtype,
+    count_sequences,
+)
+
+
+def check_heads(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    others: Mapping[str, tuple[torch.Tensor | None, str]],
+    scale: float | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    *,
+    cu_seqlens_cpu: torch.Tensor | None = None,
+    state_v_first: bool = False,
+    grouped: bool = False,
+    query: str = "q",
+) -> float:
+    """Validate queries, keys, values and what goes with them, and return the scale.
+
+    Args:
+        q: ``[B, T, H, K]``.
+        k: ``[B, T, H, K]``.
+        v: ``[B, T, H, V]``; ``[B, T, HV, V]`` with HV a multiple of H where ``grouped``.
+        others: argument name -> ``(tensor, letters)`` of gates and the like, any floating dtype.
+        scale: ``K ** -0.5`` unless given.
+        initial_state: ``[N, HV, K, V]``, or ``[N, HV, V, K]`` where ``state_v_first``.
+        cu_seqlens: boundaries of packed sequences.
+        cu_seqlens_cpu: the same on the CPU, whose values are checked.
+        state_v_first: the layout of states.
+        grouped: several value heads may share a query head.
+        query: what the caller calls q.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: an argument of the wrong shape or on another device.
+    """
+    heads = "HV" if grouped else "H"
+    operands = {query: (q, "B T H K"), "k": (k, "B T H K"), "v": (v, f"B T {heads} V")}
+    sizes = bind_shapes({**operands, **others})
+    check_not_empty(sizes)
+    check_head_dims(sizes)
+    if sizes[heads] % sizes["H"]:
+        raise ValueError(f"v: expected HV a multiple of the H={sizes['H']} heads of {query}, got {list(v.shape)}")
+    tensors = {name: tensor for name, (tensor, _) in others.items()}
+    check_same_dtype({query: q, "k": k, "v": v})
+    check_floating({**tensors, "initial_state": initial_state})
+    check_cu_seqlens(cu_seqlens, sizes["B"])
+    state_letters = f"N {heads} V K?" if state_v_first else f"N {heads} K V?"
+    sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
+    bind_shapes({"initial_state": (initial_state, state_letters)}, known={**sizes, **sequences})
+    check_same_device({query: q, "k": k, "v": v, **tensors, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
+    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
+        check_boundaries(cu_seqlens_cpu.tolist(), sizes["T"], "cu_seqlens_cpu")
+    return sizes["K"] ** -0.5 if scale is None else float(scale)
+
+
+def state_like(
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool = False
+) -> torch.Tensor:
+    """An empty state of every sequence, in the dtype that sums are taken in."""
+    dims = (v.shape[3], q.shape[3]) if state_v_first else (q.shape[3], v.shape[3])
+    sequences = count_sequences(cu_seqlens, q.shape[0])
+    return q.new_empty((sequences, v.shape[2], *dims), dtype=sum_dtype(q))
+
+
+def sum_dtype(x: torch.Tensor) -> torch.dtype:
+    """The dtype that sums over ``x`` are taken in: float64 for float64, else float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

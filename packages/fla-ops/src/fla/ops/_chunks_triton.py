@@ -1,0 +1,40 @@
+"""How launchers cut a call into chunks: shared by every ``chunk_triton.py``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+
+from fla.utils._varlen import chunk_table, max_chunks
+
+
+class Chunks(NamedTuple):
+    """How the steps of a call are cut into chunks, in the form that kernels take."""
+
+    total: int
+    sequences: int
+    cu_seqlens: torch.Tensor | None
+    sequence: torch.Tensor | None
+    first_chunk: torch.Tensor | None
+
+    @property
+    def packed(self) -> bool:
+        """Whether sequences are packed."""
+        return self.cu_seqlens is not None
+
+
+def cut(q: torch.Tensor, cu_seqlens: torch.Tensor | None, size: int) -> Chunks:
+    """Chunks of ``size`` steps of q ``[B, T, ...]``, without waiting for the device."""
+    batch, total = q.shape[:2]
+    if cu_seqlens is None:
+        return Chunks(batch * triton.cdiv(total, size), batch, None, None, None)
+    table = chunk_table(cu_seqlens, total, size)
+    sequences = cu_seqlens.shape[0] - 1
+    return Chunks(max_chunks(total, sequences, size), sequences, cu_seqlens, table.sequence, table.first_chunk)
+
+
+def precision() -> str:
+    """Three TF32 products make a float32 one on NVIDIA's tensor cores; others multiply float32 as it is."""
+    return "ieee" if torch.version.hip else "tf32x3"

@@ -24,7 +24,7 @@ def run(op: SequenceOp, inputs: dict[str, torch.Tensor], **options: Any) -> tupl
 
 
 def draw(op: SequenceOp, batch: int, time: int, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
-    sizes = {"B": batch, "T": time, "H": 2, "K": 8, "V": 12}
+    sizes = {"B": batch, "T": time, "H": 2, "HV": 4, "K": 8, "V": 12, "M": 6}
     return op.make(sizes, torch.Generator().manual_seed(time), dtype)
 
 

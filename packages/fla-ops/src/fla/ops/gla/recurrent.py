@@ -1,4 +1,4 @@
-"""Host side of ``fused_recurrent_gla``: the registered ops, gradients, and which backend runs."""
+"""Host side of the recurrent form of all decay families: the registered ops, gradients, and which backend runs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def _fwd(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -30,12 +31,17 @@ def _fwd(
     if backend == "triton":
         from fla.ops.gla.recurrent_triton import recurrent_gla_fwd_triton
 
-        return recurrent_gla_fwd_triton(q, k, v, gk, gv, initial_state, cu_seqlens, scale, state_v_first)
+        return recurrent_gla_fwd_triton(q, k, v, g, gk, gv, initial_state, cu_seqlens, scale, state_v_first)
     initial_state = _swapped(initial_state, state_v_first)
-    if gk is not None and gv is None and q.shape[1] >= LONG:
-        o, final_state = chunk_gla_fwd_torch(q, k, v, gk, initial_state, cu_seqlens, scale)
+    if gv is not None or q.shape[1] < LONG:
+        o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, initial_state, cu_seqlens, scale)
+    elif gk is not None:
+        o, final_state = chunk_gla_fwd_torch(q, k, v, _both(g, gk), initial_state, cu_seqlens, scale)
     else:
-        o, final_state = recurrent_gla_fwd_torch(q, k, v, gk, gv, initial_state, cu_seqlens, scale)
+        # Imported here, because the public functions of simple_gla stand on this module.
+        from fla.ops.simple_gla.chunk_torch import chunk_simple_gla_fwd_torch
+
+        o, final_state = chunk_simple_gla_fwd_torch(q, k, v, g, None, initial_state, cu_seqlens, scale)
     return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
 
 
@@ -43,6 +49,7 @@ def _fwd_fake(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -58,6 +65,7 @@ def _bwd(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -67,23 +75,26 @@ def _bwd(
     scale: float,
     state_v_first: bool,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Without value decays the chunked form has the same gradient and is faster."""
+) -> list[torch.Tensor]:
+    """Without value decays the chunked forms have the same gradient and are faster."""
     start, dend = _swapped(initial_state, state_v_first), _swapped(dfinal_state, state_v_first)
-    if gv is None:
-        gradients = _bwd_chunked(q, k, v, gk, start, do, dend, cu_seqlens, scale, backend)
-    else:
+    gradients: Gradients
+    if gv is not None:
         gradients = recurrent_gla_bwd_torch(q, k, v, gk, gv, start, do, dend, cu_seqlens, scale)
-    dq, dk, dv, dgk, dgv, dstart = gradients
-    dgk, dgv = (q.new_empty(0) if d is None else d for d in (dgk, dgv))
-    return dq, dk, dv, dgk, dgv, dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
+    else:
+        chunked = _bwd_scalar if gk is None else _bwd_vector
+        gradients = chunked(q, k, v, g, gk, start, do, dend, cu_seqlens, scale, backend)
+    *doperands, dstart = gradients
+    dstart = dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
+    return [q.new_empty(0) if d is None else d for d in doperands] + [dstart]
 
 
-def _bwd_chunked(
+def _bwd_scalar(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    gk: torch.Tensor | None,
+    g: torch.Tensor | None,
+    gk: None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
@@ -91,20 +102,48 @@ def _bwd_chunked(
     scale: float,
     backend: str,
 ) -> Gradients:
-    g = torch.zeros_like(k) if gk is None else gk
+    from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd, chunk_simple_gla_fwd
+
     scores = q.new_empty(0)
     if backend == "triton":
-        _, _, scores = chunk_gla_fwd(q, k, v, g, initial_state, cu_seqlens, scale, backend, True)
-    dq, dk, dv, dg, dinitial_state = chunk_gla_bwd(
-        q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
+        _, _, scores = chunk_simple_gla_fwd(q, k, v, g, None, initial_state, cu_seqlens, scale, backend, True)
+    dq, dk, dv, dg, _, dinitial_state = chunk_simple_gla_bwd(
+        q, k, v, g, None, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
     )
-    return dq, dk, dv, None if gk is None else dg, None, dinitial_state
+    return dq, dk, dv, dg, None, None, dinitial_state
+
+
+def _bwd_vector(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    gk: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> Gradients:
+    decay, scores = _both(g, gk), q.new_empty(0)
+    if backend == "triton":
+        _, _, scores = chunk_gla_fwd(q, k, v, decay, initial_state, cu_seqlens, scale, backend, True)
+    dq, dk, dv, ddecay, dinitial_state = chunk_gla_bwd(
+        q, k, v, decay, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
+    )
+    return dq, dk, dv, None if g is None else ddecay.sum(-1).to(g.dtype), ddecay.to(gk.dtype), None, dinitial_state
+
+
+def _both(g: torch.Tensor | None, gk: torch.Tensor) -> torch.Tensor:
+    return gk if g is None else gk + g.unsqueeze(-1)
 
 
 def _bwd_fake(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -114,10 +153,9 @@ def _bwd_fake(
     scale: float,
     state_v_first: bool,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
-    dgk, dgv = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (gk, gv))
-    return dq, dk, dv, dgk, dgv, state_like(q, v, cu_seqlens, state_v_first)
+) -> list[torch.Tensor]:
+    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, gk, gv)]
+    return [*gradients, state_like(q, v, cu_seqlens, state_v_first)]
 
 
 def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
@@ -127,16 +165,16 @@ def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | 
 
 fused_recurrent_gla_fwd = register_op(
     "fused_recurrent_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
-    " bool state_v_first, str backend) -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor? cu_seqlens,"
+    " float scale, bool state_v_first, str backend) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 fused_recurrent_gla_bwd = register_op(
     "fused_recurrent_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor do, Tensor? dfinal_state,"
-    " Tensor? cu_seqlens, float scale, bool state_v_first, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend)"
+    " -> Tensor[]",
     _bwd,
     _bwd_fake,
 )
@@ -149,6 +187,7 @@ def run_recurrent_gla(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -159,17 +198,20 @@ def run_recurrent_gla(
     state_v_first: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`fla.ops.gla.fused_recurrent_gla` on checked arguments."""
+    """:func:`fla.ops.gla.fused_recurrent_gla` on checked arguments, with a decay of all channels ``g [B, T, HV]`` too.
+
+    Where neither gk nor gv is given, HV value heads may share the H heads of q and k.
+    """
     packed = cu_seqlens is not None
     if reverse:
         # Flipping time turns the order of packed sequences round as well.
         q, k, v = q.flip(1), k.flip(1), v.flip(1)
-        gk, gv = (None if x is None else x.flip(1) for x in (gk, gv))
+        g, gk, gv = (None if x is None else x.flip(1) for x in (g, gk, gv))
         if cu_seqlens is not None:
             cu_seqlens = cu_seqlens[-1] - cu_seqlens.flip(0)
             initial_state = None if initial_state is None else initial_state.flip(0)
     options = (scale, state_v_first, backend)
-    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, gk, gv)
+    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, g, gk, gv)
     if reverse:
         o = o.flip(1)
         final_state = final_state.flip(0) if packed else final_state

@@ -11,6 +11,7 @@ def recurrent_kernel(
     q,
     k,
     v,
+    g,
     gk,
     gv,
     o,
@@ -20,19 +21,22 @@ def recurrent_kernel(
     scale,
     T,
     H: tl.constexpr,
+    HV: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    HAS_G: tl.constexpr,
     HAS_GK: tl.constexpr,
     HAS_GV: tl.constexpr,
     HAS_START: tl.constexpr,
     STATE_V_FIRST: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``S = e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers."""
+    """``S = e^g e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers."""
     i_v, i_nh = tl.program_id(0), tl.program_id(1)
-    i_n, i_h = i_nh // H, i_nh % H
+    i_n, i_h = i_nh // HV, i_nh % HV
+    i_hq = i_h // (HV // H)
     if PACKED:
         begin = tl.load(cu_seqlens + i_n).to(tl.int64)
         length = (tl.load(cu_seqlens + i_n + 1).to(tl.int64) - begin).to(tl.int32)
@@ -51,12 +55,15 @@ def recurrent_kernel(
     if HAS_START:
         b_s += tl.load(start + o_s, mask=m_s, other=0.0).to(tl.float32)
     for t in range(0, length):
-        row = (begin + t) * H + i_h
-        b_q = tl.load(q + row * K + o_k, mask=m_k, other=0.0).to(tl.float32) * scale
-        b_k = tl.load(k + row * K + o_k, mask=m_k, other=0.0).to(tl.float32)
+        row = (begin + t) * HV + i_h
+        row_q = (begin + t) * H + i_hq
+        b_q = tl.load(q + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32) * scale
+        b_k = tl.load(k + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32)
         b_v = tl.load(v + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
+        if HAS_G:
+            b_s *= tl.exp2(tl.load(g + row).to(tl.float32) * LOG2E)
         if HAS_GK:
-            b_gk = tl.load(gk + row * K + o_k, mask=m_k, other=0.0).to(tl.float32)
+            b_gk = tl.load(gk + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32)
             b_s *= tl.exp2(b_gk * LOG2E)[:, None]
         if HAS_GV:
             b_gv = tl.load(gv + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)

@@ -6,7 +6,8 @@ import torch
 
 from fla.utils._varlen import boundaries
 
-Gradients = tuple[torch.Tensor, torch.Tensor, torch.Tensor, "torch.Tensor | None", "torch.Tensor | None", torch.Tensor]
+#: Of q, k, v, g, gk, gv and the initial states.
+Gradients = tuple["torch.Tensor | None", ...]
 
 #: The backward pass keeps the state of every step within a segment, and one state per segment.
 SEGMENT = 32
@@ -16,6 +17,7 @@ def recurrent_gla_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -24,9 +26,9 @@ def recurrent_gla_fwd_torch(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]`` and final states ``[N, H, K, V]``."""
     if cu_seqlens is None:
-        return _forward(q, k, v, gk, gv, initial_state, scale)
+        return _forward(q, k, v, g, gk, gv, initial_state, scale)
     parts = [
-        _forward(q[:, s], k[:, s], v[:, s], _at(gk, s), _at(gv, s), _of(initial_state, n), scale)
+        _forward(q[:, s], k[:, s], v[:, s], _at(g, s), _at(gk, s), _at(gv, s), _of(initial_state, n), scale)
         for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
     ]
     return torch.cat([o for o, _ in parts], 1), torch.cat([state for _, state in parts])
@@ -36,12 +38,13 @@ def _forward(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
+    q_, k_, v_, decay = _upcast(q, k, v, g, gk, gv)
     state = _first_state(q_, v_, initial_state)
     o = torch.empty_like(v_)
     for t in range(q.shape[1]):
@@ -79,11 +82,12 @@ def recurrent_gla_bwd_torch(
         )
         for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
     ]
-    dq, dk, dv, dgk, dgv, dstates = zip(*parts)
+    dq, dk, dv, _, dgk, dgv, dstates = zip(*parts)
     return (
         torch.cat(dq, 1),
         torch.cat(dk, 1),
         torch.cat(dv, 1),
+        None,
         None if gk is None else torch.cat(dgk, 1),
         None if gv is None else torch.cat(dgv, 1),
         torch.cat(dstates),
@@ -101,7 +105,7 @@ def _backward(
     dfinal_state: torch.Tensor | None,
     scale: float,
 ) -> Gradients:
-    q_, k_, v_, decay = _upcast(q, k, v, gk, gv)
+    q_, k_, v_, decay = _upcast(q, k, v, None, gk, gv)
     do_ = do.to(q_.dtype) * scale
     dq, dk, dv = torch.empty_like(q_), torch.empty_like(k_), torch.empty_like(v_)
     dgk, dgv = torch.empty_like(k_), torch.empty_like(v_)
@@ -125,6 +129,7 @@ def _backward(
         dq.to(q.dtype),
         dk.to(k.dtype),
         dv.to(v.dtype),
+        None,
         None if gk is None else dgk.to(gk.dtype),
         None if gv is None else dgv.to(gv.dtype),
         dstate,
@@ -145,11 +150,21 @@ def _of(state: torch.Tensor | None, n: int) -> torch.Tensor | None:
 
 
 def _upcast(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gk: torch.Tensor | None, gv: torch.Tensor | None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor]]:
     """The operands in the dtype that sums are taken in, and the decay factors shaped to broadcast over a state."""
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    groups = v.shape[2] // q.shape[2]
+    if groups > 1:
+        q, k = q.repeat_interleave(groups, 2), k.repeat_interleave(groups, 2)
     decay = []
+    if g is not None:
+        decay.append(g.to(dtype).exp()[..., None, None])
     if gk is not None:
         decay.append(gk.to(dtype).exp().unsqueeze(-1))
     if gv is not None:

@@ -14,6 +14,7 @@ def recurrent_gla_fwd_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
+    g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
@@ -23,18 +24,19 @@ def recurrent_gla_fwd_triton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]`` and final states, ``[N, H, K, V]`` or ``[N, H, V, K]``."""
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    gk, gv, initial_state = (None if x is None else x.contiguous() for x in (gk, gv, initial_state))
+    g, gk, gv, initial_state = (None if x is None else x.contiguous() for x in (g, gk, gv, initial_state))
     batch, total, heads, key_dim = q.shape
-    value_dim = v.shape[-1]
+    value_heads, value_dim = v.shape[2:]
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     tile = RECURRENT_TILES.choose(tile_key(q, value_dim))
     o = torch.empty_like(v)
     state_dims = (value_dim, key_dim) if state_v_first else (key_dim, value_dim)
-    final_state = q.new_empty(sequences, heads, *state_dims, dtype=torch.float32)
-    recurrent_kernel[(triton.cdiv(value_dim, tile.v), sequences * heads)](
+    final_state = q.new_empty(sequences, value_heads, *state_dims, dtype=torch.float32)
+    recurrent_kernel[(triton.cdiv(value_dim, tile.v), sequences * value_heads)](
         q,
         k,
         v,
+        g,
         gk,
         gv,
         o,
@@ -44,10 +46,12 @@ def recurrent_gla_fwd_triton(
         scale,
         total,
         H=heads,
+        HV=value_heads,
         K=key_dim,
         V=value_dim,
         BK=tile.k,
         BV=tile.v,
+        HAS_G=g is not None,
         HAS_GK=gk is not None,
         HAS_GV=gv is not None,
         HAS_START=initial_state is not None,

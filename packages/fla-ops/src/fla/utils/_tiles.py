@@ -22,6 +22,15 @@ class TileKey(NamedTuple):
     """Compute capability as ``10 * major + minor``, 0 where that has no meaning."""
 
 
+class Block(NamedTuple):
+    """What one kernel works on at a time: channels of K and of V, by how many warps, loads staged how deep."""
+
+    k: int
+    v: int
+    warps: int
+    stages: int
+
+
 #: What CPU tensors are taken for: 0, or the architecture that a dry run compiles for.
 _cpu_arch = 0
 

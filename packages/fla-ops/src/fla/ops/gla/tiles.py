@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import TileKey, TileTable, power_of_two
-
-
-class Block(NamedTuple):
-    """What one kernel works on at a time: channels of K and of V, by how many warps, loads staged how deep."""
-
-    k: int
-    v: int
-    warps: int
-    stages: int
+from fla.utils._tiles import Block, TileKey, TileTable, power_of_two
 
 
 class ChunkTile(NamedTuple):

@@ -85,6 +85,10 @@ SPEC = Spec(
 )
 
 
+#: The gradient of g holds a matrix of pairs, its halves and their sum at once; it happens once, outside the loops.
+AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 320}
+
+
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
     for dtype in (torch.bfloat16, torch.float32):

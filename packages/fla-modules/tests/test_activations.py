@@ -92,7 +92,11 @@ def test_swiglu_linear_under_autocast() -> None:
 
 
 def test_names_that_configs_use() -> None:
-    assert set(ACT2FN) == {"relu", "sigmoid", "logsigmoid", "silu", "swish", "sqrelu", "gelu", "bias_gelu"}
+    plain = {"identity", "relu", "elu", "tanh", "sigmoid", "logsigmoid", "silu", "swish", "sqrelu", "gelu"}
+    assert set(ACT2FN) == plain | {"bias_gelu"}
+    torch.testing.assert_close(ACT2FN["elu"](X), torch.where(X > 0, X, X.exp() - 1))
+    torch.testing.assert_close(ACT2FN["tanh"](X), 2 / (1 + (-2 * X).exp()) - 1)
+    assert ACT2FN["identity"](X) is X
     torch.testing.assert_close(ACT2FN["gelu"](X), GELU)
     torch.testing.assert_close(ACT2FN["silu"](X), X * S)
 

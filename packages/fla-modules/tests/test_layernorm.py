@@ -1,4 +1,4 @@
-"""Layer norm, RMS norm and their gated forms: values against the formulas, residuals, modules, errors."""
+"""Layer norm, RMS norm, group norm and their gated forms: values against the formulas, residuals, modules, errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from fla.modules import FusedLayerNormGated, FusedRMSNormGated, LayerNorm, RMSNorm
+from fla.modules import FusedLayerNormGated, FusedRMSNormGated, GroupNorm, LayerNorm, RMSNorm
 from fla.modules._norm import api
 from fla.modules.fused_norm_gate import layer_norm_gated, rms_norm_gated
-from fla.modules.layernorm import layer_norm, rms_norm
+from fla.modules.layernorm import group_norm, layer_norm, rms_norm
 
 EPS = 1e-3
 
@@ -48,6 +48,28 @@ def test_norm_is_its_formula(function: Callable[..., Any], centred: bool) -> Non
     assert gradcheck(lambda *a: function(*a, EPS, True), tuple(t.values()))
 
 
+@pytest.mark.parametrize("is_rms_norm", [False, True])
+def test_group_norm_is_its_formula(is_rms_norm: bool) -> None:
+    t = tensors("x", "weight", "bias", "residual", dim=12)
+    y, total = group_norm(**t, eps=EPS, prenorm=True, is_rms_norm=is_rms_norm, num_groups=3)
+    parts = zip(*(t[name].chunk(3, -1) for name in ("x", "weight", "bias", "residual")))
+    expected = torch.cat([by_hand(*part, centred=not is_rms_norm) for part in parts], -1)
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(total, t["x"] + t["residual"])
+    assert gradcheck(lambda *a: group_norm(*a, EPS, True, False, is_rms_norm, 3), tuple(t.values()))
+
+
+def test_group_norm_module_is_pytorchs_of_every_token() -> None:
+    x, ours, theirs = torch.randn(2, 7, 6), GroupNorm(3, 6, bias=True, eps=EPS), nn.GroupNorm(3, 6, eps=EPS)
+    for norm in (ours, theirs):
+        torch.manual_seed(0)
+        for parameter in norm.parameters():
+            nn.init.normal_(parameter)
+    torch.testing.assert_close(ours(x), theirs(x.flatten(0, 1)).view_as(x))
+    torch.testing.assert_close(GroupNorm(1, 6, is_rms_norm=True)(x), RMSNorm(6)(x))
+    assert repr(ours) == "GroupNorm(3, 6, eps=0.001, elementwise_affine=True, is_rms_norm=False)"
+
+
 @pytest.mark.parametrize("activation", ["swish", "silu", "sigmoid"])
 @pytest.mark.parametrize(("function", "centred"), [(layer_norm_gated, True), (rms_norm_gated, False)])
 def test_gated_norm_is_its_formula(function: Callable[..., Any], centred: bool, activation: str) -> None:
@@ -73,6 +95,7 @@ def test_module_is_pytorchs(ours: type[nn.Module], theirs: type[nn.Module]) -> N
         (LayerNorm(6, bias=True), {"weight", "bias"}),
         (LayerNorm(6, elementwise_affine=False, bias=True), set()),
         (RMSNorm(6), {"weight"}),
+        (GroupNorm(2, 6, bias=True), {"weight", "bias"}),
         (RMSNorm(6, elementwise_affine=False), set()),
         (FusedLayerNormGated(6, bias=True), {"weight", "bias"}),
         (FusedRMSNormGated(6), {"weight"}),
@@ -93,7 +116,7 @@ def test_module_parameters_are_made_where_and_as_asked() -> None:
     torch.testing.assert_close(norm.weight, torch.ones(6, dtype=torch.bfloat16), check_dtype=False)
 
 
-@pytest.mark.parametrize("module", [LayerNorm(6), RMSNorm(6)])
+@pytest.mark.parametrize("module", [LayerNorm(6), RMSNorm(6), GroupNorm(2, 6)])
 def test_prenorm_hands_the_sum_on(module: nn.Module) -> None:
     x, residual = torch.randn(2, 6), torch.randn(2, 6)
     y, total = module(x, residual, True)
@@ -166,7 +189,7 @@ BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("change", "error", "message"), BAD_INPUT, ids=[m for _, _, m in BAD_INPUT])
-@pytest.mark.parametrize("function", [layer_norm, rms_norm])
+@pytest.mark.parametrize("function", [layer_norm, rms_norm, group_norm])
 def test_bad_input_is_named(
     function: Callable[..., Any], change: dict[str, Any], error: type[Exception], message: str
 ) -> None:
@@ -186,11 +209,20 @@ def test_bad_gate_is_named() -> None:
         RMSNorm(6, elementwise_afine=False)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("num_groups", [0, 4, -2])
+def test_bad_groups_are_named(num_groups: int) -> None:
+    with pytest.raises(ValueError, match=f"num_groups: expected to divide the D=6 channels of x, got {num_groups}"):
+        group_norm(torch.randn(2, 6), num_groups=num_groups)
+    with pytest.raises(ValueError, match=f"num_groups: expected to divide hidden_size=6, got {num_groups}"):
+        GroupNorm(num_groups, 6)
+
+
 def test_rows_too_wide_for_the_kernels_take_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "choose_backend", lambda x, backend: "triton")
     wide = torch.empty(1, api.MAX_TRITON_DIM + 1)
     assert api.choose_norm_backend(wide, None) == "torch"
     assert api.choose_norm_backend(wide[:, 1:], None) == "triton"
+    assert api.choose_norm_backend(wide, None, groups=3) == "triton"
     with pytest.raises(ValueError, match="expected at most 8192 channels in x, got"):
         api.choose_norm_backend(wide, "triton")
 

@@ -1,4 +1,4 @@
-"""The registered ops of norms, gated linear units and the rotary embedding: one graph for all lengths, odd calls."""
+"""The registered ops of norms, gated linear units, token shift and the rotary embedding: one graph, odd calls."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import torch
 import torch._dynamo.testing
 from torch.library import opcheck
 
+from fla.modules._norm import launch
 from fla.modules._norm.function import norm_bwd, norm_fwd
+from fla.modules._norm.tiles import NormTile
 from fla.modules.activations import swiglu, swiglu_linear
 from fla.modules.activations.function import glu_bwd, glu_fwd
 from fla.modules.fused_norm_gate import rms_norm_gated
-from fla.modules.layernorm import layer_norm, rms_norm
+from fla.modules.layernorm import group_norm, layer_norm, rms_norm
 from fla.modules.rotary import RotaryEmbedding, rotary_embedding
 from fla.modules.rotary.api import rotate
 from fla.modules.rotary.function import rotary
+from fla.modules.token_shift import token_shift
+from fla.modules.token_shift.function import shift_bwd, shift_fwd
+from fla.utils._tiles import TileTable
 
 X, Y, W, B = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8), torch.randn(8)
 HEADS, COS, SIN = torch.randn(1, 6, 2, 8), torch.randn(9, 4), torch.randn(9, 4)
@@ -27,13 +32,19 @@ F32 = torch.float32
 @pytest.mark.parametrize(
     ("op", "arguments"),
     [
-        (norm_fwd, (X, None, W, None, None, "rms", "swish", 1e-5, F32, None)),
-        (norm_fwd, (X, Y, W, B, Y.half(), "layer", "sigmoid", 1e-5, torch.float16, torch.float16)),
-        (norm_bwd, (X, None, None, None, Y, None, "l2", "swish", 1e-5, F32, None)),
-        (norm_bwd, (X, Y, W, B, Y, Y, "layer", "swish", 1e-5, torch.float16, F32)),
+        (norm_fwd, (X, None, W, None, None, "rms", "swish", 1e-5, 1, F32, None)),
+        (norm_fwd, (X, Y, W, B, Y.half(), "layer", "sigmoid", 1e-5, 1, torch.float16, torch.float16)),
+        (norm_bwd, (X, None, None, None, Y, None, "l2", "swish", 1e-5, 1, F32, None)),
+        (norm_bwd, (X, Y, W, B, Y, Y, "layer", "swish", 1e-5, 1, torch.float16, F32)),
+        (norm_fwd, (X, None, W, B, None, "rms", "swish", 1e-5, 2, F32, None)),
+        (norm_bwd, (X, None, W, B, Y, None, "layer", "swish", 1e-5, 4, F32, None)),
         (glu_fwd, (X, Y, "swish", 1.0)),
         (glu_bwd, (X, Y, Y, "power", 3.0, True)),
         (glu_bwd, (X, Y, Y, "sigmoid", 1.0, False)),
+        (shift_fwd, (X[None], None, None)),
+        (shift_fwd, (HEADS[:, :, 0], HEADS[0, :2, 1], PACKED)),
+        (shift_bwd, (HEADS[:, :, 0], PACKED, torch.float16)),
+        (shift_bwd, (X[None], None, None)),
         (rotary, (HEADS, None, COS, SIN, None, None, None, None, 2, False, False)),
         (rotary, (HEADS, HEADS[:, :, :1], COS, SIN, SIN, COS, OFFSETS, PACKED, 0, True, True)),
     ],
@@ -45,9 +56,11 @@ def test_op_passes_opcheck(op: Callable[..., object], arguments: tuple[object, .
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "rms_norm": lambda x: rms_norm(x, W, residual=x.flip(0), prenorm=True, backend="triton")[1],
     "layer_norm": lambda x: layer_norm(x, W, B, backend="triton"),
+    "group_norm": lambda x: group_norm(x, W, B, num_groups=2, backend="triton"),
     "rms_norm_gated": lambda x: rms_norm_gated(x, x.flip(0), W, backend="triton"),
     "swiglu": lambda x: swiglu(x, x.flip(0), backend="triton"),
     "swiglu_linear": lambda x: swiglu_linear(x, x.flip(0), W.expand(4, 8), backend="triton"),
+    "token_shift": lambda x: token_shift(x[None], cache=W[None], backend="triton"),
     "rotary": lambda x: rotary_embedding(x[None, :, None], COS, SIN, backend="triton"),
 }
 
@@ -85,6 +98,18 @@ def test_empty_rows() -> None:
     assert y.shape == dx.shape == (0, 8)
     assert dw.eq(0).all()
     assert swiglu(x, x, backend="triton").shape == (0, 8)
+
+
+@pytest.mark.parametrize("num_groups", [1, 2, 4])
+def test_programs_take_several_blocks(num_groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "BACKWARD_TILES", TileTable(lambda key: NormTile(2, key.key_dim, 1)))
+    inputs = [torch.randn(23, 8, requires_grad=True), W.clone().requires_grad_(), B.clone().requires_grad_()]
+    d = torch.randn(23, 8)
+    results = [
+        torch.autograd.grad(group_norm(*inputs, is_rms_norm=True, num_groups=num_groups, backend=backend), inputs, d)
+        for backend in ("triton", "torch")
+    ]
+    torch.testing.assert_close(*results)
 
 
 def test_only_the_sum_is_used() -> None:

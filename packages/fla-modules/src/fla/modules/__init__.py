@@ -1,6 +1,8 @@
-"""The parts that layers and models are built of: norms, gated norms, convolutions, rotary embeddings, MLPs, losses.
+"""The parts that layers and models are built of: norms, gated norms, convolutions, rotary embeddings, feature maps,
+MLPs, losses.
 
-Every name is loaded when it is first asked for.
+Every name is loaded when it is first asked for. A function that is named as its module is taken from there, such as
+``from fla.modules.token_shift import token_shift``.
 """
 
 from typing import TYPE_CHECKING
@@ -8,20 +10,36 @@ from typing import TYPE_CHECKING
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
     "ACT2FN": "fla.modules.activations",
+    "DPFPFeatureMap": "fla.modules.feature_map",
+    "ELUFeatureMap": "fla.modules.feature_map",
     "FusedCrossEntropyLoss": "fla.modules.fused_cross_entropy",
     "FusedLayerNormGated": "fla.modules.fused_norm_gate",
     "FusedLinearCrossEntropyLoss": "fla.modules.fused_linear_cross_entropy",
     "FusedRMSNormGated": "fla.modules.fused_norm_gate",
+    "GELUFeatureMap": "fla.modules.feature_map",
     "GatedMLP": "fla.modules.mlp",
+    "GroupNorm": "fla.modules.layernorm",
+    "HadamardFeatureMap": "fla.modules.feature_map",
+    "HedgehogFeatureMap": "fla.modules.feature_map",
     "L2Norm": "fla.modules.l2norm",
     "LayerNorm": "fla.modules.layernorm",
+    "LearnableOuterProductFeatureMap": "fla.modules.feature_map",
+    "LearnablePolySketchNonNegativeFeatureMap": "fla.modules.feature_map",
     "RMSNorm": "fla.modules.layernorm",
+    "ReLUFeatureMap": "fla.modules.feature_map",
+    "RebasedFeatureMap": "fla.modules.feature_map",
     "RotaryEmbedding": "fla.modules.rotary",
     "ShortConvolution": "fla.modules.convolution",
+    "SigmoidFeatureMap": "fla.modules.feature_map",
+    "SquaredReLUFeatureMap": "fla.modules.feature_map",
+    "SwishFeatureMap": "fla.modules.feature_map",
+    "T2RFeatureMap": "fla.modules.feature_map",
+    "TaylorFeatureMap": "fla.modules.feature_map",
     "causal_conv1d": "fla.modules.convolution",
     "causal_conv1d_update": "fla.modules.convolution",
     "cross_entropy_loss": "fla.modules.fused_cross_entropy",
     "fused_linear_cross_entropy_loss": "fla.modules.fused_linear_cross_entropy",
+    "group_norm": "fla.modules.layernorm",
     "l2_norm": "fla.modules.l2norm",
     "layer_norm": "fla.modules.layernorm",
     "layer_norm_gated": "fla.modules.fused_norm_gate",
@@ -41,6 +59,22 @@ if TYPE_CHECKING:
         causal_conv1d as causal_conv1d,
         causal_conv1d_update as causal_conv1d_update,
     )
+    from fla.modules.feature_map import (
+        DPFPFeatureMap as DPFPFeatureMap,
+        ELUFeatureMap as ELUFeatureMap,
+        GELUFeatureMap as GELUFeatureMap,
+        HadamardFeatureMap as HadamardFeatureMap,
+        HedgehogFeatureMap as HedgehogFeatureMap,
+        LearnableOuterProductFeatureMap as LearnableOuterProductFeatureMap,
+        LearnablePolySketchNonNegativeFeatureMap as LearnablePolySketchNonNegativeFeatureMap,
+        RebasedFeatureMap as RebasedFeatureMap,
+        ReLUFeatureMap as ReLUFeatureMap,
+        SigmoidFeatureMap as SigmoidFeatureMap,
+        SquaredReLUFeatureMap as SquaredReLUFeatureMap,
+        SwishFeatureMap as SwishFeatureMap,
+        T2RFeatureMap as T2RFeatureMap,
+        TaylorFeatureMap as TaylorFeatureMap,
+    )
     from fla.modules.fused_cross_entropy import (
         FusedCrossEntropyLoss as FusedCrossEntropyLoss,
         cross_entropy_loss as cross_entropy_loss,
@@ -57,8 +91,10 @@ if TYPE_CHECKING:
     )
     from fla.modules.l2norm import L2Norm as L2Norm, l2_norm as l2_norm
     from fla.modules.layernorm import (
+        GroupNorm as GroupNorm,
         LayerNorm as LayerNorm,
         RMSNorm as RMSNorm,
+        group_norm as group_norm,
         layer_norm as layer_norm,
         rms_norm as rms_norm,
     )

@@ -17,6 +17,7 @@ def run_norm(
     kind: str,
     eps: float,
     *,
+    groups: int = 1,
     gate: torch.Tensor | None = None,
     activation: str = "swish",
     prenorm: bool = False,
@@ -33,6 +34,7 @@ def run_norm(
         residual: like x, or None.
         kind: ``"layer"``, ``"rms"`` or ``"l2"``.
         eps: added to the mean square (``"l2"``: to the sum of squares).
+        groups: equal parts of the last dimension, each normalised by itself.
         gate: like x; the result is multiplied by its activation.
         activation: of the gate.
         prenorm: the caller uses ``x + residual``; what is returned for it is undefined otherwise.
@@ -44,27 +46,31 @@ def run_norm(
         TypeError: an argument is not a floating tensor.
         ValueError: a shape, device or activation that does not fit, or a backend that cannot run here.
     """
-    _check(x, weight, bias, residual, gate, activation)
+    _check(x, weight, bias, residual, gate, activation, groups)
     total_dtype = sum_dtype(x, residual, residual_in_fp32)
     out_dtype = x.dtype if out_dtype is None else out_dtype
-    if choose_norm_backend(x, backend) == "triton":
+    if choose_norm_backend(x, backend, groups) == "triton":
         from fla.modules._norm.function import run_norm_triton
 
-        return run_norm_triton(x, gate, weight, bias, residual, kind, activation, eps, prenorm, total_dtype, out_dtype)
-    return norm_ref(x, gate, weight, bias, residual, kind, activation, eps, total_dtype, out_dtype)
+        return run_norm_triton(
+            x, gate, weight, bias, residual, kind, activation, eps, groups, prenorm, total_dtype, out_dtype
+        )
+    return norm_ref(x, gate, weight, bias, residual, kind, activation, eps, groups, total_dtype, out_dtype)
 
 
 #: The widest row that the kernels hold in registers.
 MAX_TRITON_DIM = 8192
 
 
-def choose_norm_backend(x: torch.Tensor, backend: str | None) -> str:
+def choose_norm_backend(x: torch.Tensor, backend: str | None, groups: int = 1) -> str:
     """The backend for rows like those of ``x``: by device, and PyTorch for rows too wide for the kernels."""
     chosen = choose_backend(x, backend)
-    if chosen != "triton" or x.shape[-1] <= MAX_TRITON_DIM:
+    if chosen != "triton" or x.shape[-1] <= MAX_TRITON_DIM * groups:
         return chosen
     if backend == "triton":
-        raise ValueError(f"backend='triton': expected at most {MAX_TRITON_DIM} channels in x, got {list(x.shape)}")
+        raise ValueError(
+            f"backend='triton': expected at most {MAX_TRITON_DIM * groups} channels in x, got {list(x.shape)}"
+        )
     return "torch"
 
 
@@ -75,10 +81,13 @@ def _check(
     residual: torch.Tensor | None,
     gate: torch.Tensor | None,
     activation: str,
+    groups: int,
 ) -> None:
     check_tensor("x", x)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise ValueError(f"x: expected shape [..., D] with D >= 1, got {list(x.shape)}")
+    if groups < 1 or x.shape[-1] % groups:
+        raise ValueError(f"num_groups: expected to divide the D={x.shape[-1]} channels of x, got {groups}")
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None:
             check_tensor(name, parameter, x.device)

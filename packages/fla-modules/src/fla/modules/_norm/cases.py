@@ -52,10 +52,14 @@ TINY = 3000
 
 
 def cases(
-    function: Callable[..., Any], gated: bool, options: tuple[tuple[str, Any], ...] = (), title: str = ""
+    function: Callable[..., Any],
+    gated: bool,
+    options: tuple[tuple[str, Any], ...] = (),
+    title: str = "",
+    shapes: Mapping[str, Shape] = SHAPES,
 ) -> Iterator[Case]:
     """The cases of ``function(x, [g,] weight, bias, ..., prenorm=True)``."""
-    for shape_title, shape in SHAPES.items():
+    for shape_title, shape in shapes.items():
         name = f"{function.__name__}{title}: {shape_title}"
         shape = shape._replace(options=(*options, *shape.options))
         elements = shape.dim
@@ -122,10 +126,11 @@ def aot_cases(
             for dim in dims:
                 shape = Shape((4,), dim, bias=full, residual=full)
                 title = f"{function.__name__} {str(dtype).removeprefix('torch.')} {dim}{' with all' if full else ''}"
-                yield title, partial(_launch, title, shape, function, gated, dtype)
+                yield title, partial(launch, title, shape, function, gated, dtype)
 
 
-def _launch(title: str, shape: Shape, function: Callable[..., Any], gated: bool, dtype: torch.dtype) -> None:
+def launch(title: str, shape: Shape, function: Callable[..., Any], gated: bool, dtype: torch.dtype) -> None:
+    """Run every kernel of one call, with the triton backend on CPU tensors."""
     call, leaves = make(title, shape, function, gated, "cpu", dtype)
     outputs = call(*leaves, backend="triton")
     torch.autograd.grad(list(outputs), leaves, [torch.zeros_like(o) for o in outputs])

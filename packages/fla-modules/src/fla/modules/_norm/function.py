@@ -26,6 +26,7 @@ def _fwd_fake(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     out_dtype: torch.dtype,
     total_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,6 +50,7 @@ def _bwd_fake(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     x_dtype: torch.dtype,
     residual_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -63,14 +65,15 @@ def _bwd_fake(
 norm_fwd = register_op(
     "norm_fwd",
     "(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor? residual, str kind, str activation, float eps,"
-    " ScalarType out_dtype, ScalarType? total_dtype) -> (Tensor, Tensor)",
+    " int groups, ScalarType out_dtype, ScalarType? total_dtype) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 norm_bwd = register_op(
     "norm_bwd",
     "(Tensor total, Tensor? gate, Tensor? weight, Tensor? bias, Tensor dy, Tensor? dtotal, str kind, str activation,"
-    " float eps, ScalarType x_dtype, ScalarType? residual_dtype) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " float eps, int groups, ScalarType x_dtype, ScalarType? residual_dtype)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,
 )
@@ -90,12 +93,13 @@ class NormFunction(torch.autograd.Function):
         kind: str,
         activation: str,
         eps: float,
+        groups: int,
         out_dtype: torch.dtype,
         total_dtype: torch.dtype | None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        y, total = norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, out_dtype, total_dtype)
+        y, total = norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype)
         ctx.save_for_backward(x if total_dtype is None else total, gate, weight, bias)
-        ctx.options = kind, activation, eps, x.dtype, None if residual is None else residual.dtype
+        ctx.options = kind, activation, eps, groups, x.dtype, None if residual is None else residual.dtype
         ctx.set_materialize_grads(False)
         # torch.compile would hand zeros of its shape to the backward pass for an empty second output.
         return y if total_dtype is None else (y, total)
@@ -106,7 +110,7 @@ class NormFunction(torch.autograd.Function):
         total, gate, weight, bias = ctx.saved_tensors
         dy = torch.zeros_like(total) if dy is None else dy
         dx, dresidual, dgate, dweight, dbias = norm_bwd(total, gate, weight, bias, dy, dtotal, *ctx.options)
-        x_dtype, residual_dtype = ctx.options[3:]
+        x_dtype, residual_dtype = ctx.options[4:]
         if residual_dtype is None:
             dresidual = None
         elif residual_dtype == x_dtype:
@@ -117,7 +121,7 @@ class NormFunction(torch.autograd.Function):
             None if weight is None else dweight,
             None if bias is None else dbias,
             dresidual,
-            *(None,) * 5,
+            *(None,) * 6,
         )
 
 
@@ -130,6 +134,7 @@ def run_norm_triton(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     prenorm: bool,
     total_dtype: torch.dtype,
     out_dtype: torch.dtype,
@@ -137,7 +142,7 @@ def run_norm_triton(
     """:func:`fla.modules._norm.run_norm` on checked arguments."""
     differentiate = needs_gradient(x, gate, weight, bias, residual)
     stored = total_dtype if residual is not None and (prenorm or differentiate) else None
-    arguments = x, gate, weight, bias, residual, kind, activation, eps, out_dtype, stored
+    arguments = x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, stored
     if differentiate:
         result = NormFunction.apply(*arguments)  # type: ignore[no-untyped-call]
     else:

@@ -1,7 +1,7 @@
 """Triton kernels of the norms: rows are independent, so a program takes BR of them at a time.
 
-Letters: D channels, BD channels in a block (all of a row), BR rows in a block; ``b_`` a loaded block, ``o_``
-offsets, ``m_`` a mask, ``i_`` a program or loop index.
+Letters: G groups, which lie side by side in x and in the parameters; D channels of a group, BD channels in a block (all
+of a group's), BR rows in a block; ``b_`` a loaded block, ``o_`` offsets, ``m_`` a mask, ``i_`` a program or loop index.
 """
 
 import triton
@@ -45,18 +45,22 @@ def norm_fwd_kernel(
     total,
     eps,
     rows,
+    G: tl.constexpr,
     D: tl.constexpr,
     BD: tl.constexpr,
     BR: tl.constexpr,
     KIND: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):
+    i_p = tl.program_id(0)
+    i_g = i_p % G
     o_d = tl.arange(0, BD)[None, :]
-    o_r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
+    o_w = i_g * D + o_d
+    o_r = (i_p // G).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
     m_channel = o_d < D
     m_row = o_r < rows
     mask = m_row & m_channel
-    o_x = o_r * D + o_d
+    o_x = o_r * (G * D) + o_w
 
     b_x = tl.load(x + o_x, mask=mask, other=0.0).to(tl.float32)
     if residual is not None:
@@ -65,9 +69,9 @@ def norm_fwd_kernel(
         tl.store(total + o_x, b_x.to(total.dtype.element_ty), mask=mask)
     b_y, _ = standardise(b_x, m_row, m_channel, eps, D, KIND)
     if weight is not None:
-        b_y *= tl.load(weight + o_d, mask=m_channel, other=0.0).to(tl.float32)
+        b_y *= tl.load(weight + o_w, mask=m_channel, other=0.0).to(tl.float32)
     if bias is not None:
-        b_y += tl.load(bias + o_d, mask=m_channel, other=0.0).to(tl.float32)
+        b_y += tl.load(bias + o_w, mask=m_channel, other=0.0).to(tl.float32)
     if gate is not None:
         b_a, _ = gate_value(tl.load(gate + o_x, mask=mask, other=0.0).to(tl.float32), ACTIVATION)
         b_y *= b_a
@@ -88,6 +92,7 @@ def norm_bwd_kernel(
     partials,
     eps,
     rows,
+    G: tl.constexpr,
     D: tl.constexpr,
     BD: tl.constexpr,
     BR: tl.constexpr,
@@ -95,35 +100,37 @@ def norm_bwd_kernel(
     ACTIVATION: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A program takes every ``num_programs``-th block of rows and sums what they add to the parameters' gradients.
+    """A program takes every ``num_programs / G``-th block of rows of its group and sums what they add to the
+    parameters' gradients.
 
-    ``partials`` holds ``[programs, D]`` of the weight, then of the bias.
+    ``partials`` holds ``[num_programs / G, G, D]`` of the weight, then of the bias.
     """
     i_p = tl.program_id(0)
     o_d = tl.arange(0, BD)[None, :]
+    o_w = (i_p % G) * D + o_d
     m_channel = o_d < D
     if weight is not None:
         b_dw = tl.zeros([BR, BD], dtype=tl.float32)
     if bias is not None:
         b_db = tl.zeros([BR, BD], dtype=tl.float32)
 
-    for i_r in tl.range(i_p, tl.cdiv(rows, BR), tl.num_programs(0), num_stages=STAGES):
+    for i_r in tl.range(i_p // G, tl.cdiv(rows, BR), tl.num_programs(0) // G, num_stages=STAGES):
         o_r = i_r * BR + tl.arange(0, BR).to(tl.int64)[:, None]
         m_row = o_r < rows
         mask = m_row & m_channel
-        o_x = o_r * D + o_d
+        o_x = o_r * (G * D) + o_w
         b_x = tl.load(total + o_x, mask=mask, other=0.0).to(tl.float32)
         b_dy = tl.load(dy + o_x, mask=mask, other=0.0).to(tl.float32)
         b_x, b_scale = standardise(b_x, m_row, m_channel, eps, D, KIND)
         # Loaded again for every block: the cache has them, and held in registers they make wide rows spill.
         if weight is not None:
-            b_w = tl.load(weight + o_d, mask=m_channel, other=0.0).to(tl.float32)
+            b_w = tl.load(weight + o_w, mask=m_channel, other=0.0).to(tl.float32)
         if gate is not None:
             b_y = b_x
             if weight is not None:
                 b_y *= b_w
             if bias is not None:
-                b_y += tl.load(bias + o_d, mask=m_channel, other=0.0).to(tl.float32)
+                b_y += tl.load(bias + o_w, mask=m_channel, other=0.0).to(tl.float32)
             b_a, b_da = gate_value(tl.load(gate + o_x, mask=mask, other=0.0).to(tl.float32), ACTIVATION)
             tl.store(dgate + o_x, (b_dy * b_y * b_da).to(dgate.dtype.element_ty), mask=mask)
             b_dy *= b_a

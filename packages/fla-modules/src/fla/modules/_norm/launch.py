@@ -8,7 +8,7 @@ import torch
 
 from fla.modules._norm import kernels
 from fla.modules._norm.tiles import BACKWARD_TILES, FORWARD_TILES
-from fla.utils._tiles import tile_key
+from fla.utils._tiles import TileKey, tile_key
 
 
 @cache
@@ -23,6 +23,10 @@ def _contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
     return None if x is None else x.contiguous()
 
 
+def _key(x: torch.Tensor, dim: int, gate: torch.Tensor | None) -> TileKey:
+    return tile_key(x, 0 if gate is None else dim)._replace(key_dim=dim)
+
+
 def norm_fwd(
     x: torch.Tensor,
     gate: torch.Tensor | None,
@@ -32,6 +36,7 @@ def norm_fwd(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     out_dtype: torch.dtype,
     total_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,10 +45,10 @@ def norm_fwd(
     weight, bias = _contiguous(weight), _contiguous(bias)
     y = x.new_empty(x.shape, dtype=out_dtype)
     total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
-    dim = x.shape[-1]
-    rows = x.numel() // dim
-    tile = FORWARD_TILES.choose(tile_key(x, 0 if gate is None else dim))
-    kernels.norm_fwd_kernel[(-(-rows // tile.rows),)](
+    dim = x.shape[-1] // groups
+    rows = x.numel() // x.shape[-1]
+    tile = FORWARD_TILES.choose(_key(x, dim, gate))
+    kernels.norm_fwd_kernel[(-(-rows // tile.rows) * groups,)](
         x,
         gate,
         weight,
@@ -53,6 +58,7 @@ def norm_fwd(
         None if total_dtype is None else total,
         eps,
         rows,
+        G=groups,
         D=dim,
         BD=tile.channels,
         BR=tile.rows,
@@ -73,6 +79,7 @@ def norm_bwd(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     x_dtype: torch.dtype,
     residual_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -82,17 +89,17 @@ def norm_bwd(
     """
     total, dy, gate, dtotal = total.contiguous(), dy.contiguous(), _contiguous(gate), _contiguous(dtotal)
     weight, bias = _contiguous(weight), _contiguous(bias)
-    dim = total.shape[-1]
-    rows = total.numel() // dim
-    tile = BACKWARD_TILES.choose(tile_key(total, 0 if gate is None else dim))
-    programs = min(-(-rows // tile.rows), tile.programs * _multiprocessors(total.device))
+    channels = total.shape[-1]
+    dim, rows = channels // groups, total.numel() // channels
+    tile = BACKWARD_TILES.choose(_key(total, dim, gate))
+    programs = min(-(-rows // tile.rows), -(-tile.programs * _multiprocessors(total.device) // groups))
     dx = total.new_empty(total.shape, dtype=x_dtype)
     separate = residual_dtype not in (None, x_dtype)
     dresidual = total.new_empty(total.shape if separate else 0, dtype=residual_dtype)
     dgate, dweight, dbias = (total.new_empty(0) if p is None else torch.empty_like(p) for p in (gate, weight, bias))
     learned = [d for d, p in ((dweight, weight), (dbias, bias)) if p is not None]
-    partials = total.new_empty(len(learned), programs, dim, dtype=torch.float32)
-    kernels.norm_bwd_kernel[(programs,)](
+    partials = total.new_empty(len(learned), programs, channels, dtype=torch.float32)
+    kernels.norm_bwd_kernel[(programs * groups,)](
         total,
         gate,
         weight,
@@ -105,6 +112,7 @@ def norm_bwd(
         partials,
         eps,
         rows,
+        G=groups,
         D=dim,
         BD=tile.channels,
         BR=tile.rows,

@@ -26,6 +26,7 @@ def norm_ref(
     kind: str,
     activation: str,
     eps: float,
+    groups: int,
     total_dtype: torch.dtype,
     out_dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,15 +37,19 @@ def norm_ref(
     dtype = torch.promote_types(x.dtype, torch.float32)
     total = x.to(dtype) if residual is None else x.to(dtype) + residual.to(dtype)
     weight, bias = (None if p is None else p.to(dtype) for p in (weight, bias))
-    y = _normalise(total, weight, bias, kind, eps)
+    y = _normalise(total, weight, bias, kind, eps, groups)
     if gate is not None:
         y = y * GATES[activation](gate.to(dtype))
     return y.to(out_dtype), total.to(total_dtype)
 
 
 def _normalise(
-    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, kind: str, eps: float
+    x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None, kind: str, eps: float, groups: int
 ) -> torch.Tensor:
+    if groups > 1:
+        y = _normalise(x.unflatten(-1, (groups, -1)), None, None, kind, eps, 1).flatten(-2)
+        y = y if weight is None else y * weight
+        return y if bias is None else y + bias
     if kind == "layer":
         return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
     if kind == "l2":

@@ -156,8 +156,16 @@ def _check(x: torch.Tensor, y: torch.Tensor) -> None:
     check_shape_of_x("y", y, x)
 
 
+def identity(x: torch.Tensor) -> torch.Tensor:
+    """x itself."""
+    return x
+
+
 ACT2FN: dict[str, Callable[..., torch.Tensor]] = {
+    "identity": identity,
     "relu": F.relu,
+    "elu": F.elu,
+    "tanh": torch.tanh,
     "sigmoid": sigmoid,
     "logsigmoid": logsigmoid,
     "silu": swish,

@@ -39,18 +39,21 @@ FORWARD_TILES: TileTable[ConvTile] = TileTable(_rule(64, ahead=8))
 BACKWARD_TILES: TileTable[ConvTile] = TileTable(_rule(64, ahead=4))
 
 
-class _Blocks(NamedTuple):
+class TimeBlocks(NamedTuple):
+    """How many blocks of steps there are, and of packed sequences the table that ``locate_block`` reads."""
+
     total: int
     sequence: torch.Tensor | None
     first_block: torch.Tensor | None
 
 
-def _blocks(x: torch.Tensor, cu_seqlens: torch.Tensor | None, steps: int) -> _Blocks:
+def time_blocks(x: torch.Tensor, cu_seqlens: torch.Tensor | None, steps: int) -> TimeBlocks:
+    """x ``[B, T, D]`` cut into blocks of so many steps, none of which reaches over a boundary."""
     batch, total = x.shape[:2]
     if cu_seqlens is None:
-        return _Blocks(batch * triton.cdiv(total, steps), None, None)
+        return TimeBlocks(batch * triton.cdiv(total, steps), None, None)
     table = chunk_table(cu_seqlens, total, steps)
-    return _Blocks(max_chunks(total, cu_seqlens.shape[0] - 1, steps), table.sequence, table.first_chunk)
+    return TimeBlocks(max_chunks(total, cu_seqlens.shape[0] - 1, steps), table.sequence, table.first_chunk)
 
 
 def _contiguous(x: torch.Tensor | None) -> torch.Tensor | None:
@@ -70,7 +73,7 @@ def conv_fwd(
     x, weight = x.contiguous(), weight.contiguous()
     total, channels = x.shape[1:]
     tile = FORWARD_TILES.choose(tile_key(x, weight.shape[1]))
-    blocks = _blocks(x, cu_seqlens, tile.steps)
+    blocks = time_blocks(x, cu_seqlens, tile.steps)
     y = torch.empty_like(x)
     kernels.conv_fwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
         x,
@@ -111,7 +114,7 @@ def conv_bwd(
     x, weight, dy = x.contiguous(), weight.contiguous(), dy.contiguous()
     total, channels = x.shape[1:]
     tile = BACKWARD_TILES.choose(tile_key(x, weight.shape[1]))
-    blocks = _blocks(x, cu_seqlens, tile.steps)
+    blocks = time_blocks(x, cu_seqlens, tile.steps)
     channel_blocks = triton.cdiv(channels, tile.channels)
     partials = min(blocks.total, max(1, BACKWARD_PROGRAMS // channel_blocks))
     dx = torch.empty_like(x)

@@ -1,4 +1,4 @@
-"""The functional forms of layer norm and RMS norm."""
+"""The functional forms of layer norm, RMS norm and group norm."""
 
 from __future__ import annotations
 
@@ -66,5 +66,58 @@ def rms_norm(
     """
     y, total = run_norm(
         x, weight, bias, residual, "rms", eps, residual_in_fp32=residual_in_fp32, backend=backend, prenorm=prenorm
+    )
+    return (y, total) if prenorm else y
+
+
+def group_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    residual: torch.Tensor | None = None,
+    eps: float = 1e-5,
+    prenorm: bool = False,
+    residual_in_fp32: bool = False,
+    is_rms_norm: bool = False,
+    num_groups: int = 1,
+    backend: str | None = None,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    r"""Layer norm or RMS norm over each of G equal parts of the last dimension, with the residual added first.
+
+    .. math:: s = x + residual, \qquad y = [\mathrm{norm}(s_1), \dots, \mathrm{norm}(s_G)] \odot weight + bias
+
+    Unlike ``torch.nn.GroupNorm`` (arXiv 1803.08494) it takes no statistics over time: every token is normalised by
+    itself. Arguments, precision, results and errors are those of :func:`layer_norm`, and in addition:
+
+    Args:
+        x: ``[..., D]``.
+        weight: ``[D]`` or None.
+        bias: ``[D]`` or None.
+        residual: the shape of x.
+        eps: added to the variance or the mean square.
+        prenorm: also return ``s``.
+        residual_in_fp32: return ``s`` in float32.
+        is_rms_norm: divide by the root of the mean square, without subtracting the mean.
+        num_groups: G; divides D.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given. The kernels hold groups of up
+            to 8192 channels; wider ones take PyTorch.
+
+    Returns:
+        y in the shape and dtype of x, or ``(y, s)`` with ``prenorm``.
+
+    Raises:
+        ValueError: the groups do not divide the channels.
+    """
+    y, total = run_norm(
+        x,
+        weight,
+        bias,
+        residual,
+        "rms" if is_rms_norm else "layer",
+        eps,
+        groups=num_groups,
+        residual_in_fp32=residual_in_fp32,
+        backend=backend,
+        prenorm=prenorm,
     )
     return (y, total) if prenorm else y

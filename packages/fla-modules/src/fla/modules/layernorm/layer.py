@@ -1,11 +1,11 @@
-"""Layer norm and RMS norm as modules."""
+"""Layer norm, RMS norm and group norm as modules."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from fla.modules.layernorm.api import layer_norm, rms_norm
+from fla.modules.layernorm.api import group_norm, layer_norm, rms_norm
 
 
 class AffineNorm(nn.Module):
@@ -82,3 +82,54 @@ class RMSNorm(AffineNorm):
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Normalise ``x + residual``; with ``prenorm`` return that sum as well."""
         return rms_norm(x, self.weight, self.bias, residual, self.eps, prenorm, residual_in_fp32)
+
+
+class GroupNorm(AffineNorm):
+    """Layer norm or RMS norm over each group of channels; see :func:`fla.modules.layernorm.group_norm`.
+
+    Args:
+        num_groups: G; divides ``hidden_size``.
+        hidden_size: channels D of all groups together.
+        elementwise_affine: learn a weight (and a bias) per channel; else both are None.
+        bias: learn a bias too.
+        eps: added to the variance or the mean square.
+        is_rms_norm: divide by the root of the mean square, without subtracting the mean.
+        device: of the parameters.
+        dtype: of the parameters.
+
+    Raises:
+        ValueError: the groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        num_groups: int,
+        hidden_size: int,
+        elementwise_affine: bool = True,
+        bias: bool = False,
+        eps: float = 1e-5,
+        is_rms_norm: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if num_groups < 1 or hidden_size % num_groups:
+            raise ValueError(f"num_groups: expected to divide hidden_size={hidden_size}, got {num_groups}")
+        super().__init__(hidden_size, elementwise_affine, bias, eps, device, dtype)
+        self.num_groups = num_groups
+        self.is_rms_norm = is_rms_norm
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        residual: torch.Tensor | None = None,
+        prenorm: bool = False,
+        residual_in_fp32: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Normalise every group of ``x + residual``; with ``prenorm`` return that sum as well."""
+        return group_norm(
+            x, self.weight, self.bias, residual, self.eps, prenorm, residual_in_fp32, self.is_rms_norm, self.num_groups
+        )
+
+    def extra_repr(self) -> str:
+        """Sizes and options."""
+        return f"{self.num_groups}, {super().extra_repr()}, is_rms_norm={self.is_rms_norm}"

@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 
 import fla.layers
-from fla.layers import Attention, GatedLinearAttention, Mixer, StateCache
+from fla.layers import Attention, GatedLinearAttention, HGRN2Attention, LightNetAttention, Mixer, StateCache
+from fla.layers._forget_gate import bounded_forget_gate
 from fla.utils import _backend
 from fla.utils.numerics import assert_close
 
@@ -29,6 +30,14 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "gla, no gate": lambda: GatedLinearAttention(
         hidden_size=HIDDEN, num_heads=2, use_output_gate=False, elementwise_affine=False, layer_idx=0
     ),
+    "hgrn2": lambda: HGRN2Attention(hidden_size=HIDDEN, num_heads=2, expand_ratio=None, layer_idx=0),
+    "hgrn2, convolution, recurrent": lambda: HGRN2Attention(
+        "fused_recurrent", HIDDEN, 2, 24, True, conv_bias=True, elementwise_affine=False, layer_idx=0
+    ),
+    "lightnet": lambda: LightNetAttention(hidden_size=HIDDEN, expand_ratio=16, gate_low_rank_dim=8, layer_idx=0),
+    "lightnet, convolution, recurrent": lambda: LightNetAttention(
+        "fused_recurrent", HIDDEN, 2, 24, True, conv_bias=True, elementwise_affine=False, layer_idx=0
+    ),
     "attn": lambda: Attention(HIDDEN, num_heads=2, layer_idx=0),
     "attn, grouped heads, qk-norm": lambda: Attention(
         HIDDEN, num_heads=4, num_kv_heads=2, qkv_bias=True, qk_norm=True, layer_idx=0
@@ -40,6 +49,12 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_layer = pytest.mark.parametrize("name", LAYERS)
 TIGHT = 2e-5
+#: Recurrent layers with convolutions, which hold all that can be kept of packed sequences.
+CONTINUED = [
+    "gla, convolution, grouped heads",
+    "hgrn2, convolution, recurrent",
+    "lightnet, convolution, recurrent",
+]
 
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> Mixer:
@@ -233,6 +248,10 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: GatedLinearAttention(feature_map="elu2"), "feature_map.*'elu2'"),
         (lambda: GatedLinearAttention(hidden_size=1000, num_heads=3), "hidden_size.*num_heads=3, got 500"),
         (lambda: GatedLinearAttention(num_heads=4, num_kv_heads=3), "num_heads.*num_kv_heads=3, got 4"),
+        (lambda: HGRN2Attention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
+        (lambda: HGRN2Attention(expand_ratio=100), "hidden_size.*expand_ratio=100, got 1024"),
+        (lambda: LightNetAttention(expand_ratio=None), "num_heads, expand_ratio: expected at least one"),
+        (lambda: LightNetAttention(num_heads=3), "hidden_size.*num_heads=3, got 1024"),
         (lambda: Attention(100, num_heads=3), "hidden_size.*num_heads=3, got 100"),
         (lambda: Attention(64, num_heads=4, num_kv_heads=0), "num_kv_heads=0"),
         (lambda: Attention(64, num_heads=4, window_size=0), "window_size.*got 0"),
@@ -256,10 +275,39 @@ def test_attention_refuses_packed_sequences_with_a_cache() -> None:
         build("attn")(inputs(1, 10), past_key_values=StateCache(), use_cache=True, cu_seqlens=torch.tensor([0, 10]))
 
 
-def test_gla_continues_packed_sequences_from_a_cache() -> None:
-    layer, x, cache = build("gla, convolution, grouped heads"), inputs(1, 60), StateCache()
-    first, rest = torch.cat([x[:, :10], x[:, 30:50]], 1), torch.cat([x[:, 10:30], x[:, 50:]], 1)
-    layer(first, past_key_values=cache, use_cache=True, cu_seqlens=torch.tensor([0, 10, 30]))
-    o, _, _ = layer(rest, past_key_values=cache, cu_seqlens=torch.tensor([0, 20, 30]))
-    whole, _, _ = layer(x, cu_seqlens=torch.tensor([0, 30, 60]))
-    assert_close("continued", torch.cat([whole[:, 10:30], whole[:, 50:]], 1), o, TIGHT)
+@pytest.mark.parametrize("name", CONTINUED)
+def test_packed_sequences_continue_from_a_cache(name: str) -> None:
+    layer, x, cache = build(name), inputs(1, 70), StateCache()
+    # The second sequence has no steps in the first call, the third none in the second.
+    first, rest = torch.cat([x[:, :10], x[:, 40:50]], 1), torch.cat([x[:, 10:30], x[:, 30:40], x[:, 50:]], 1)
+    layer(first, past_key_values=cache, use_cache=True, cu_seqlens=torch.tensor([0, 10, 10, 20, 20]))
+    o, _, _ = layer(rest, past_key_values=cache, cu_seqlens=torch.tensor([0, 20, 30, 30, 50]))
+    whole, _, _ = layer(x, cu_seqlens=torch.tensor([0, 30, 40, 50, 70]))
+    assert_close("continued", torch.cat([whole[:, 10:40], whole[:, 50:]], 1), o, TIGHT)
+
+
+def test_hgrn2_forgets_no_more_than_its_lower_bound_lets_it() -> None:
+    layer, x = build("hgrn2").train(), inputs(1, 40)
+    bounds = torch.rand(3, HIDDEN, requires_grad=True)
+    o, _, _ = layer(x, lower_bounds=bounds)
+    assert_close("a row of its own", layer(x, lower_bounds=bounds[0])[0], o, 1e-6)
+    (gradient,) = torch.autograd.grad(o.square().sum(), bounds)
+    assert gradient[0].abs().min() > 0
+    assert not gradient[1:].any()
+    # At 0 the bound changes nothing, at 1 nothing is forgotten and so nothing is written.
+    assert_close("no bound", layer(x)[0], layer(x, lower_bounds=torch.zeros(HIDDEN))[0], 1e-6)
+    assert layer(x, lower_bounds=torch.ones(HIDDEN))[0].abs().max() < 0.05
+    layer.layer_idx = None
+    with pytest.raises(ValueError, match="layer_idx: expected the layer's row"):
+        layer(x, lower_bounds=bounds)
+
+
+@pytest.mark.parametrize("bound", [0.0, 1e-3, 0.9, 1.0])
+def test_a_bounded_forget_gate_is_accurate_at_its_ends(bound: float) -> None:
+    f = torch.tensor([-200.0, -80.0, -20.0, -1.0, 0.0, 1.0, 20.0, 200.0], requires_grad=True)
+    b = torch.full_like(f, bound, requires_grad=True)
+    g, rest = bounded_forget_gate(f, b)
+    gate = bound + (1 - bound) * torch.sigmoid(f.double())
+    assert_close("gate", gate, g.exp(), 1e-6, err_atol=0)
+    assert ((1 - gate - rest).abs() <= 1e-6 * (1 - gate) + 2e-7 * bound).all()
+    assert all(x.isfinite().all() for x in (g, *torch.autograd.grad(g.sum() + rest.sum(), (f, b))))

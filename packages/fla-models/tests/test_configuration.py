@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig
 
@@ -47,6 +48,31 @@ def test_a_value_of_the_wrong_type_is_refused_by_name() -> None:
 def test_sizes_that_heads_do_not_divide_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match="num_heads=3"):
         GLAForCausalLM(GLAConfig(**SMALL, num_heads=3))
+
+
+@strict
+class MisspeltConfig(GLAConfig):
+    attribute_map: ClassVar[dict[str, str]] = {"exapnd_k": "expand_k"}
+
+
+def test_a_misspelt_key_is_understood_and_written_correctly(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = MisspeltConfig(**SMALL, exapnd_k=0.25)
+    assert config.expand_k == config.exapnd_k == 0.25
+    config.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    written = json.loads(path.read_text())
+    assert written.pop("expand_k") == 0.25
+    assert "exapnd_k" not in written
+    path.write_text(json.dumps({**written, "exapnd_k": 0.75}))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert MisspeltConfig.from_pretrained(tmp_path).expand_k == 0.75
+    assert not caplog.text
+    with pytest.raises(StrictDataclassFieldValidationError, match="'expand_k'.*\n.*got str"):
+        MisspeltConfig(**SMALL, exapnd_k="0.25")
+    with pytest.raises(TypeError, match="unknown key exapnd_k"):
+        GLAConfig(**SMALL, exapnd_k=0.25)
 
 
 def test_unknown_keys_of_a_file_are_dropped_with_a_warning(

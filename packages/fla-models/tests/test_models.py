@@ -41,6 +41,14 @@ MODELS = {
     "gla": Model("GLA"),
     "gla, options": Model("GLA", {"num_kv_heads": 1, "use_short_conv": True, "fuse_norm": False, "expand_k": 1}),
     "gla, hybrid": Model("GLA", {"num_hidden_layers": 3, "attn": [WINDOWED, {"layers": [2], "num_heads": 2}]}),
+    "hgrn2": Model("HGRN2", {"expand_ratio": 24}),
+    "hgrn2, hybrid": Model(
+        "HGRN2",
+        {"num_heads": None, "expand_ratio": 16, "use_short_conv": True, "num_hidden_layers": 3, "attn": WINDOWED},
+    ),
+    "hgrn2, no bounds": Model("HGRN2", {"expand_ratio": None, "use_lower_bound": False}),
+    "lightnet": Model("LightNet", {"expand_ratio": 8}),
+    "lightnet, hybrid": Model("LightNet", {"expand_ratio": None, "use_short_conv": True, "attn": WINDOWED}),
     "transformer": Model("Transformer"),
     "transformer, options": Model(
         "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
@@ -49,7 +57,7 @@ MODELS = {
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: Compiling is slow, and these hold all that the others do.
-COMPILED = ["gla, options", "gla, hybrid", "transformer, options"]
+COMPILED = ["gla, options", "gla, hybrid", "hgrn2, hybrid", "lightnet, hybrid", "transformer, options"]
 TIGHT = 5e-5
 
 
@@ -84,6 +92,34 @@ def test_agrees_with_the_golden_case(path: Path) -> None:
     if "greedy" in tensors:
         continued = generate(model.eval(), ids[:, :70], max_new_tokens=12, eos_token_id=None)
         assert torch.equal(continued[:, 70:], tensors["greedy"])
+
+
+def markov_text(rows: int, steps: int, symbols: int = 8) -> torch.Tensor:
+    """Tokens of which each follows from the two before it, up to a coin that falls on one side four times in five."""
+    generator = torch.Generator().manual_seed(0)
+    successors = torch.randint(3, 3 + symbols, (64, 64, 2), generator=generator)
+    text = torch.randint(3, 3 + symbols, (rows, steps), generator=generator)
+    coins = (torch.rand(rows, steps, generator=generator) < 0.2).long()
+    for t in range(2, steps):
+        text[:, t] = successors[text[:, t - 2], text[:, t - 1], coins[:, t]]
+    return text
+
+
+def order_0_entropy(text: torch.Tensor) -> float:
+    frequency = text.flatten().bincount().double() / text.numel()
+    return torch.special.entr(frequency).sum().item()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if "," not in name])
+def test_sixty_steps_beat_the_frequencies_of_the_tokens(name: str) -> None:
+    model, text = MODELS[name].build(initializer_range=0.02).train(), markov_text(8 * 61, 48)
+    *batches, unseen = text.split(8)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for ids in batches:
+        optimizer.zero_grad()
+        model(ids, labels=ids).loss.backward()
+        optimizer.step()
+    assert model.eval()(unseen, labels=unseen).loss.item() < order_0_entropy(text)
 
 
 @every_model
@@ -170,7 +206,7 @@ def test_beams_find_what_is_likelier_than_greedy(model: Model) -> None:
         logits = lm(continued[:, :-1]).logits[:, 9:].log_softmax(-1)
         return logits.gather(-1, continued[:, 10:, None]).sum().item()
 
-    beams = generate(lm, ids, num_beams=6, return_dict_in_generate=True, output_scores=True)
+    beams = generate(lm, ids, num_beams=16, return_dict_in_generate=True, output_scores=True)
     assert log_likelihood(beams.sequences) >= log_likelihood(generate(lm, ids)) - 1e-4
     assert beams.sequences_scores.item() == pytest.approx(log_likelihood(beams.sequences) / 6, rel=1e-3)
 

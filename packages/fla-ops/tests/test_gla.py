@@ -114,10 +114,12 @@ def test_opcheck() -> None:
     q, k, v, g = inputs(1, 8).values()
     state, ends, do = torch.randn(2, 2, 8, 12), torch.tensor([0, 3, 8]), torch.randn_like(v)
     empty = q.new_empty(0)
-    torch.library.opcheck(chunk_gla_fwd, (q, k, v, g, state, ends, 1.0, "torch", True))
-    torch.library.opcheck(chunk_gla_bwd, (q, k, v, g, None, empty, do, state, ends, 1.0, "torch"))
-    torch.library.opcheck(fused_recurrent_gla_fwd, (q, k, v, None, g, None, state, ends, 1.0, False, "torch"))
-    torch.library.opcheck(fused_recurrent_gla_bwd, (q, k, v, None, g, v, None, do, state, ends, 1.0, False, "torch"))
+    torch.library.opcheck(chunk_gla_fwd, (q, k, v, g, None, state, ends, 1.0, "torch", True))
+    torch.library.opcheck(chunk_gla_bwd, (q, k, v, g, None, None, empty, do, state, ends, 1.0, "torch"))
+    torch.library.opcheck(fused_recurrent_gla_fwd, (q, k, v, None, g, None, None, state, ends, 1.0, False, "torch"))
+    torch.library.opcheck(
+        fused_recurrent_gla_bwd, (q, k, v, None, g, v, None, None, do, state, ends, 1.0, False, "torch")
+    )
 
 
 def test_memory_of_the_torch_backend_is_linear_in_time() -> None:

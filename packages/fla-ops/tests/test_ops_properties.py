@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,18 +10,33 @@ import torch
 import torch._dynamo.testing
 from hypothesis import given, settings, strategies as st
 
+from fla.ops._cases import flatten
 from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import get_err_ratio
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 TIGHT = 1e-12
+#: A tensor with the sequences in its first dimension, or a tuple of such.
+State = Any
 
 
-def run(op: SequenceOp, inputs: dict[str, torch.Tensor], **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def run(op: SequenceOp, inputs: dict[str, torch.Tensor], **options: Any) -> tuple[torch.Tensor, State]:
     o, state = op.function(**inputs, output_final_state=True, **options)
     assert state is not None
     return o, state
+
+
+def apply(function: Callable[[torch.Tensor], torch.Tensor], state: State) -> State:
+    return function(state) if isinstance(state, torch.Tensor) else tuple(apply(function, x) for x in state)
+
+
+def agree(expected: State, got: State, tolerance: float = TIGHT) -> bool:
+    return all(get_err_ratio(a, b) < tolerance for a, b in zip(flatten(expected), flatten(got), strict=True))
+
+
+def equal(expected: State, got: State) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(flatten(expected), flatten(got), strict=True))
 
 
 def draw(op: SequenceOp, batch: int, time: int, dtype: torch.dtype = torch.float64) -> dict[str, torch.Tensor]:
@@ -42,8 +58,8 @@ def test_a_split_with_the_state_passed_on_equals_the_whole(op: SequenceOp, data:
     o, state = run(op, inputs)
     o_first, state_first = run(op, cut(inputs, 0, middle))
     o_rest, state_rest = run(op, cut(inputs, middle, time), initial_state=state_first)
-    assert get_err_ratio(o, torch.cat([o_first, o_rest], 1)) < TIGHT
-    assert get_err_ratio(state, state_rest) < TIGHT
+    assert agree(o, torch.cat([o_first, o_rest], 1))
+    assert agree(state, state_rest)
 
 
 @every_op
@@ -52,15 +68,17 @@ def test_a_split_with_the_state_passed_on_equals_the_whole(op: SequenceOp, data:
 def test_packed_equals_one_by_one(op: SequenceOp, lengths: list[int]) -> None:
     ends = torch.tensor([0, *lengths]).cumsum(0)
     inputs = draw(op, 1, sum(lengths))
-    start = torch.randn_like(run(op, inputs)[1].expand(len(lengths), -1, -1, -1))
+    # What some other sequences left behind.
+    start = run(op, draw(op, len(lengths), 3))[1]
     o, state = run(op, inputs, cu_seqlens=ends, initial_state=start)
     for n, (a, b) in enumerate(zip(ends.tolist(), ends.tolist()[1:])):
+        start_alone, state_n = (apply(lambda x, n=n: x[n : n + 1], whole) for whole in (start, state))
         if a == b:
-            assert torch.equal(state[n], start[n])
+            assert equal(start_alone, state_n)
             continue
-        o_alone, state_alone = run(op, cut(inputs, a, b), initial_state=start[n : n + 1])
-        assert get_err_ratio(o_alone, o[:, a:b]) < TIGHT
-        assert get_err_ratio(state_alone, state[n : n + 1]) < TIGHT
+        o_alone, state_alone = run(op, cut(inputs, a, b), initial_state=start_alone)
+        assert agree(o_alone, o[:, a:b])
+        assert agree(state_alone, state_n)
 
 
 @every_op
@@ -74,39 +92,39 @@ def test_no_output_depends_on_a_later_step(op: SequenceOp) -> None:
 @every_op
 def test_gradcheck_in_float64(op: SequenceOp) -> None:
     inputs = {name: x.requires_grad_() for name, x in draw(op, 1, 5).items()}
-    state = torch.randn_like(run(op, inputs)[1]).requires_grad_()
+    start = run(op, draw(op, 1, 3))[1]
+    states = [x.detach().requires_grad_() for x in flatten(start)]
 
-    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        *given_inputs, initial_state = tensors
-        return run(op, dict(zip(inputs, given_inputs)), initial_state=initial_state)
+    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        given_states = iter(tensors[len(inputs) :])
+        initial_state = apply(lambda _: next(given_states), start)
+        return tuple(flatten(run(op, dict(zip(inputs, tensors)), initial_state=initial_state)))
 
-    assert torch.autograd.gradcheck(call, (*inputs.values(), state))
+    assert torch.autograd.gradcheck(call, (*inputs.values(), *states))
 
 
 @every_op
 def test_a_second_derivative_is_refused(op: SequenceOp) -> None:
     inputs = {name: x.requires_grad_() for name, x in draw(op, 1, 3).items()}
-    o, _ = run(op, inputs)
-    (dq,) = torch.autograd.grad(o.sum(), inputs["q"], create_graph=True)
+    first, *_, last = inputs.values()
+    (gradient,) = torch.autograd.grad(run(op, inputs)[0].sum(), first, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable|does not require grad"):
-        torch.autograd.grad(dq.sum(), inputs["v"])
+        torch.autograd.grad(gradient.sum(), last)
 
 
 @every_op
 def test_inputs_in_any_memory_layout(op: SequenceOp) -> None:
     inputs = draw(op, 2, 40)
     scattered = {name: x.transpose(1, 2).contiguous().transpose(1, 2) for name, x in inputs.items()}
-    assert get_err_ratio(run(op, inputs)[0], run(op, scattered)[0]) < TIGHT
+    assert agree(run(op, inputs)[0], run(op, scattered)[0])
 
 
 @every_op
 def test_autocast_leaves_the_result_alone(op: SequenceOp) -> None:
     inputs = draw(op, 1, 40, torch.float32)
-    o, state = run(op, inputs)
+    expected = run(op, inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        o_autocast, state_autocast = run(op, inputs)
-    assert torch.equal(o, o_autocast)
-    assert torch.equal(state, state_autocast)
+        assert equal(expected, run(op, inputs))
 
 
 @every_op
@@ -116,17 +134,16 @@ def test_compiles_whole_and_only_once_for_every_length(op: SequenceOp) -> None:
     graphs = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
 
     @torch.compile(fullgraph=True, dynamic=True, backend=graphs)
-    def compiled(*tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def compiled(*tensors: torch.Tensor) -> tuple[torch.Tensor, State]:
         return run(op, dict(zip(names, tensors)))
 
     for time in (20, 37, 64, 90):
         eager_inputs = {name: x.requires_grad_() for name, x in draw(op, 2, time, torch.float32).items()}
-        o, state = run(op, eager_inputs)
-        expected = torch.autograd.grad(o.sum() + state.sum(), list(eager_inputs.values()))
-        o_compiled, state_compiled = compiled(*eager_inputs.values())
-        got = torch.autograd.grad(o_compiled.sum() + state_compiled.sum(), list(eager_inputs.values()))
-        for a, b in zip((o, state, *expected), (o_compiled, state_compiled, *got)):
-            assert get_err_ratio(a, b) < 1e-6
+        leaves = list(eager_inputs.values())
+        expected, got = (list(flatten(results)) for results in (run(op, eager_inputs), compiled(*leaves)))
+        assert agree(expected, got, 1e-6)
+        gradients = [torch.autograd.grad(sum(x.sum() for x in results), leaves) for results in (expected, got)]
+        assert agree(*gradients, 1e-6)
     assert graphs.frame_count == 1
 
 

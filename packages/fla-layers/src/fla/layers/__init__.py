@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 _MENU = {
     "Attention": "fla.layers.attn",
     "GatedLinearAttention": "fla.layers.gla",
+    "HGRN2Attention": "fla.layers.hgrn2",
+    "LightNetAttention": "fla.layers.lightnet",
     "Mixer": "fla.layers.base",
     "StateCache": "fla.layers.cache",
 }
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fla.layers.base import Mixer as Mixer
     from fla.layers.cache import StateCache as StateCache
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
+    from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
+    from fla.layers.lightnet import LightNetAttention as LightNetAttention
 else:
     from fla.utils._menu import lazy_names
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,14 @@ from torch import nn
 
 from fla.layers.cache import MixerCache, State, extend_keys
 from fla.layers.utils import Padding, find_padding
+from fla.modules import ShortConvolution
 from fla.utils._validation import check_cu_seqlens
+
+MODES = ("chunk", "fused_recurrent", "fused_chunk")
+
+#: Steps up to which a call outside training takes the recurrent form. Training keeps the chunk form at every
+#: length: both are differentiable, and the matrix products of the chunks are faster backward even when short.
+RECURRENT_STEPS = 64
 
 
 @dataclass
@@ -55,6 +62,30 @@ class Call:
         )
         return state["attn_state"]  # type: ignore[no-any-return]
 
+    def convolve(
+        self, convolutions: Sequence[ShortConvolution], tensors: Sequence[torch.Tensor]
+    ) -> tuple[list[torch.Tensor], State | None]:
+        """Send each tensor ``[B, T, D]`` through its short convolution, from where the cache ends.
+
+        Args:
+            convolutions: as many as tensors, or none, and the tensors come back as they are.
+            tensors: what to convolve.
+
+        Returns:
+            The tensors, and the ``conv_state`` to write: None where there is none, or no cache is written.
+        """
+        if not convolutions:
+            return list(tensors), None
+        past = self.read("conv_state") or (None,) * len(convolutions)
+        if not self.writes:
+            # A single step would update them in place.
+            past = tuple(None if cache is None else cache.clone() for cache in past)
+        convolved = [
+            convolution(x, cache=cache, output_final_state=self.writes, cu_seqlens=self.cu_seqlens)
+            for convolution, x, cache in zip(convolutions, tensors, past, strict=True)
+        ]
+        return [x for x, _ in convolved], tuple(state for _, state in convolved) if self.writes else None
+
 
 class Mixer(nn.Module):
     """A layer that mixes tokens: the base of all in ``fla.layers``.
@@ -71,6 +102,8 @@ class Mixer(nn.Module):
     """Keyword arguments of :meth:`mix` whose values are shared across the layers of a model."""
     hands_on: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`forward` returns after the cache, for the layers that follow."""
+    mode: str
+    """One of ``MODES``, in layers that have a chunk and a recurrent form."""
 
     def __init__(self, hidden_size: int, layer_idx: int | None = None) -> None:
         super().__init__()
@@ -119,6 +152,10 @@ class Mixer(nn.Module):
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """The output ``[B, T, D]`` or ``[1, total, D]``, and then what ``hands_on`` names."""
         raise NotImplementedError
+
+    def is_recurrent(self, call: Call) -> bool:
+        """Whether this call takes the recurrent form: in ``mode="fused_recurrent"``, or short and not training."""
+        return self.mode == "fused_recurrent" or (call.steps <= RECURRENT_STEPS and not self.training)
 
     def _call(
         self,
@@ -174,3 +211,24 @@ def check_divisible(name: str, value: int, divisor_name: str, divisor: int) -> N
     """Raise ValueError unless ``divisor`` divides ``value``, both above 0."""
     if value <= 0 or divisor <= 0 or value % divisor:
         raise ValueError(f"{name}: expected a multiple of {divisor_name}={divisor}, got {value}")
+
+
+def repeat_heads(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Each key or value head of x ``[B, T, H, D]`` for all the query heads of its group."""
+    return x if groups == 1 else x.repeat_interleave(groups, dim=2)
+
+
+def expanded_heads(hidden_size: int, num_heads: int | None, expand_ratio: int | None) -> tuple[int, int]:
+    """Heads and the key channels of each, where either may follow from the other.
+
+    Raises:
+        ValueError: neither is given, or sizes that they do not divide.
+    """
+    if num_heads is None and expand_ratio is None:
+        raise ValueError("num_heads, expand_ratio: expected at least one of the two, got None for both")
+    if num_heads is None:
+        assert expand_ratio is not None
+        check_divisible("hidden_size", hidden_size, "expand_ratio", expand_ratio)
+        num_heads = hidden_size // expand_ratio
+    check_divisible("hidden_size", hidden_size, "num_heads", num_heads)
+    return num_heads, hidden_size // num_heads if expand_ratio is None else expand_ratio

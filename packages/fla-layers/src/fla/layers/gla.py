@@ -6,18 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fla.layers.base import Call, Mixer, check_choice, check_divisible
-from fla.modules import ACT2FN, FusedRMSNormGated, RMSNorm, ShortConvolution
+from fla.layers._output import GatedOutput
+from fla.layers.base import MODES, Call, check_choice, check_divisible, repeat_heads
+from fla.modules import ACT2FN, ShortConvolution
 from fla.ops.gla import chunk_gla, fused_recurrent_gla
 
-MODES = ("chunk", "fused_recurrent", "fused_chunk")
 
-#: Steps up to which a call outside training takes the recurrent form. Training keeps the chunk form at every
-#: length: both are differentiable, and the matrix products of the chunks are faster backward even when short.
-RECURRENT_STEPS = 64
-
-
-class GatedLinearAttention(Mixer):
+class GatedLinearAttention(GatedOutput):
     r"""Gated linear attention (arXiv 2312.06635).
 
     .. math::
@@ -77,7 +72,6 @@ class GatedLinearAttention(Mixer):
     ) -> None:
         super().__init__(hidden_size, layer_idx)
         check_choice("mode", mode, MODES)
-        check_choice("gate_fn", gate_fn, ACT2FN)
         if feature_map is not None:
             check_choice("feature_map", feature_map, ACT2FN)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
@@ -91,8 +85,6 @@ class GatedLinearAttention(Mixer):
         self.head_k_dim, self.head_v_dim = self.key_dim // num_heads, self.value_dim // num_heads
         self.feature_map = feature_map
         self.use_short_conv = use_short_conv
-        self.use_output_gate = use_output_gate
-        self.gate_fn = gate_fn
         self.gate_logit_normalizer = gate_logit_normalizer
         self.clamp_min = clamp_min
 
@@ -110,16 +102,12 @@ class GatedLinearAttention(Mixer):
             nn.Linear(hidden_size, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_key_dim, bias=True)
         )
         self.o_proj = nn.Linear(self.value_dim, hidden_size, bias=False)
-        affine = bool(elementwise_affine)
-        self.fuse_norm_and_gate = fuse_norm and use_output_gate and gate_fn in ("swish", "silu")
-        if self.fuse_norm_and_gate:
-            self.g_norm_swish_gate = FusedRMSNormGated(self.head_v_dim, elementwise_affine=affine, eps=norm_eps)
-        else:
-            self.g_norm = RMSNorm(self.head_v_dim, elementwise_affine=affine, eps=norm_eps)
+        self.add_output_norm(self.head_v_dim, use_output_gate, gate_fn, fuse_norm, elementwise_affine, norm_eps)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Queries, keys, values and gates of x, the recurrence, and the gated output."""
-        q, k, v, conv_state = self._project(x, call)
+        convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d) if self.use_short_conv else ()
+        (q, k, v), conv_state = call.convolve(convolutions, (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
         if self.feature_map is not None:
             q, k = ACT2FN[self.feature_map](q), ACT2FN[self.feature_map](k)
         g = F.logsigmoid(self.gk_proj(x)) / self.gate_logit_normalizer
@@ -127,11 +115,9 @@ class GatedLinearAttention(Mixer):
             g = g.clamp(min=self.clamp_min)
         # Heads are counted from the channels: under tensor parallelism a rank holds a part of them.
         q = q.unflatten(-1, (-1, self.head_k_dim))
-        k, g = (self._repeat(y.unflatten(-1, (-1, self.head_k_dim))) for y in (k, g))
-        v = self._repeat(v.unflatten(-1, (-1, self.head_v_dim)))
-
-        recurrent = self.mode == "fused_recurrent" or (call.steps <= RECURRENT_STEPS and not self.training)
-        o, state = (fused_recurrent_gla if recurrent else chunk_gla)(
+        k, g = (repeat_heads(y.unflatten(-1, (-1, self.head_k_dim)), self.num_kv_groups) for y in (k, g))
+        v = repeat_heads(v.unflatten(-1, (-1, self.head_v_dim)), self.num_kv_groups)
+        o, state = (fused_recurrent_gla if self.is_recurrent(call) else chunk_gla)(
             q,
             k,
             v,
@@ -142,37 +128,4 @@ class GatedLinearAttention(Mixer):
             cu_seqlens=call.cu_seqlens,
         )
         call.write(recurrent_state=state, conv_state=conv_state)
-        return (self._output(o, x),)
-
-    def _project(
-        self, x: torch.Tensor, call: Call
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...] | None]:
-        """Queries, keys and values, and the states of their convolutions."""
-        projected = [self.q_proj(x), self.k_proj(x), self.v_proj(x)]
-        if not self.use_short_conv:
-            q, k, v = projected
-            return q, k, v, None
-        past = call.read("conv_state") or (None, None, None)
-        if not call.writes:
-            # A single step would update them in place.
-            past = tuple(None if cache is None else cache.clone() for cache in past)
-        convolved = [
-            convolution(y, cache=cache, output_final_state=call.writes, cu_seqlens=call.cu_seqlens)
-            for convolution, y, cache in zip((self.q_conv1d, self.k_conv1d, self.v_conv1d), projected, past)
-        ]
-        (q, q_state), (k, k_state), (v, v_state) = convolved
-        return q, k, v, (q_state, k_state, v_state) if call.writes else None
-
-    def _repeat(self, x: torch.Tensor) -> torch.Tensor:
-        """Each key and value head for all the query heads of its group."""
-        return x if self.num_kv_groups == 1 else x.repeat_interleave(self.num_kv_groups, dim=2)
-
-    def _output(self, o: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        """Norm per head, output gate, projection."""
-        if self.fuse_norm_and_gate:
-            o = self.g_norm_swish_gate(o, self.g_proj(x).unflatten(-1, (-1, self.head_v_dim))).flatten(-2)
-        else:
-            o = self.g_norm(o).flatten(-2)
-            if self.use_output_gate:
-                o = o * ACT2FN[self.gate_fn](self.g_proj(x))
-        return self.o_proj(o)  # type: ignore[no-any-return]
+        return (self.o_proj(self.norm_and_gate(o, self.g_proj(x) if self.use_output_gate else None)),)

@@ -2,6 +2,8 @@
 
 from fla.models.cache import Cache
 from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
+from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
+from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
 __all__ = [
@@ -9,6 +11,12 @@ __all__ = [
     "GLAConfig",
     "GLAForCausalLM",
     "GLAModel",
+    "HGRN2Config",
+    "HGRN2ForCausalLM",
+    "HGRN2Model",
+    "LightNetConfig",
+    "LightNetForCausalLM",
+    "LightNetModel",
     "TransformerConfig",
     "TransformerForCausalLM",
     "TransformerModel",

@@ -37,6 +37,9 @@ def _generation_keys() -> frozenset[str]:
 class FLAConfig(PreTrainedConfig):
     r"""The base of all configs.
 
+    A key that other programs' checkpoints misspell goes into ``attribute_map``: it is understood wherever it is read
+    or given, and written as it should be.
+
     Args:
         vocab_size: tokens.
         hidden_size: channels of the residual stream.
@@ -104,6 +107,9 @@ class FLAConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if unknown := self._unknown(kwargs):
             raise TypeError(f"{type(self).__name__}: unknown key {', '.join(unknown)}")
+        for key in self.attribute_map.keys() & kwargs.keys():
+            # By the name of the field: transformers would set it unchecked.
+            setattr(self, self.attribute_map[key], kwargs.pop(key))
         if self.attnres_block_size is not None:
             raise ValueError(f"attnres_block_size: only None is supported, got {self.attnres_block_size}")
         self.attn = normalise_attn(self.attn, self.num_hidden_layers)
@@ -123,5 +129,5 @@ class FLAConfig(PreTrainedConfig):
 
     @classmethod
     def _unknown(cls, keys: Any) -> list[str]:
-        known = cls.__dataclass_fields__.keys() | _TRANSFORMERS_KEYS | _generation_keys()
+        known = cls.__dataclass_fields__.keys() | cls.attribute_map.keys() | _TRANSFORMERS_KEYS | _generation_keys()
         return [key for key in keys if key not in known and not key.startswith("_")]

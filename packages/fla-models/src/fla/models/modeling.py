@@ -43,21 +43,24 @@ class Block(GradientCheckpointingLayer):
             config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
         )
 
-    def forward(self, hidden_states: torch.Tensor, shared: Shared, **call: Any) -> tuple[torch.Tensor, Shared]:
+    def forward(
+        self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
+    ) -> tuple[torch.Tensor, ...]:
         """One block.
 
         Args:
             hidden_states: ``[B, T, D]``.
-            shared: values that the mixer may take, by name.
+            *shared: what the mixer ``takes``, in that order; None for what there is none of. One by one, because
+                reentrant checkpointing would lose the gradients of tensors in a dict.
             **call: mask, cache and packing, as :meth:`fla.layers.Mixer.forward` has them.
 
         Returns:
-            The hidden states, and the shared values for the next block.
+            The hidden states, and then what the mixer ``hands_on``.
         """
-        taken = {name: shared[name] for name in self.attn.takes if name in shared}
+        taken = dict(zip(self.attn.takes, shared))
         mixed, _, _, *handed_on = self.attn(self.attn_norm(hidden_states), **call, **taken)
         normed, residual = self._add_and_norm(mixed, hidden_states)
-        return residual + self.mlp(normed), {**shared, **dict(zip(self.attn.hands_on, handed_on))}
+        return (residual + self.mlp(normed), *handed_on)
 
     def _add_and_norm(self, x: torch.Tensor, residual: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if isinstance(self.mlp_norm, RMSNorm):
@@ -167,11 +170,13 @@ class FLAModel(FLAPreTrainedModel):
             "output_attentions": bool(output_attentions),
             "cu_seqlens": cu_seqlens,
         }
-        shared, seen = self.shared_values(), []
+        shared, seen = dict(self.shared_values()), []
         for block in self.layers:
             if output_hidden_states:
                 seen.append(hidden_states)
-            hidden_states, shared = block(hidden_states, shared, **call)
+            mixer: Mixer = block.attn  # type: ignore[assignment]
+            hidden_states, *handed_on = block(hidden_states, *map(shared.get, mixer.takes), **call)
+            shared.update(zip(mixer.hands_on, handed_on))
         hidden_states = self.norm(hidden_states)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,  # type: ignore[arg-type]  # transformers writes FloatTensor for Tensor

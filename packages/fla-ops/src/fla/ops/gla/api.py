@@ -113,5 +113,5 @@ def fused_recurrent_gla(
             q, k, v, gk, initial_state, output_final_state, gv, scale, reverse, state_v_first, cu_seqlens
         )
     return run_recurrent_gla(
-        q, k, v, None, gk, gv, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen
+        q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen, gk=gk, gv=gv
     )

@@ -16,6 +16,7 @@ def _fwd(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -23,10 +24,10 @@ def _fwd(
     save_scores: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if backend == "torch":
-        return *chunk_gla_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale), q.new_empty(0)
+        return *chunk_gla_fwd_torch(q, k, v, g, u, initial_state, cu_seqlens, scale), q.new_empty(0)
     from fla.ops.gla.chunk_triton import chunk_gla_fwd_triton
 
-    return chunk_gla_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale, save_scores)
+    return chunk_gla_fwd_triton(q, k, v, g, u, initial_state, cu_seqlens, scale, save_scores)
 
 
 def _fwd_fake(
@@ -34,6 +35,7 @@ def _fwd_fake(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -54,6 +56,7 @@ def _bwd(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
     do: torch.Tensor,
@@ -61,12 +64,18 @@ def _bwd(
     cu_seqlens: torch.Tensor | None,
     scale: float,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     if backend == "torch":
-        return chunk_gla_bwd_torch(q, k, v, g, initial_state, do, dfinal_state, cu_seqlens, scale)
-    from fla.ops.gla.chunk_triton import chunk_gla_bwd_triton
+        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_torch(
+            q, k, v, g, u, initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    else:
+        from fla.ops.gla.chunk_triton import chunk_gla_bwd_triton
 
-    return chunk_gla_bwd_triton(q, k, v, g, initial_state, scores, do, dfinal_state, cu_seqlens, scale)
+        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_triton(
+            q, k, v, g, u, initial_state, scores, do, dfinal_state, cu_seqlens, scale
+        )
+    return dq, dk, dv, dg, q.new_empty(0) if du is None else du, dstate
 
 
 def _bwd_fake(
@@ -74,6 +83,7 @@ def _bwd_fake(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
     do: torch.Tensor,
@@ -81,22 +91,23 @@ def _bwd_fake(
     cu_seqlens: torch.Tensor | None,
     scale: float,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv, dg = (x.new_empty(x.shape) for x in (q, k, v, g))
-    return dq, dk, dv, dg, state_like(q, v, cu_seqlens)
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv, dg, du = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, u))
+    return dq, dk, dv, dg, du, state_like(q, v, cu_seqlens)
 
 
 chunk_gla_fwd = register_op(
     "chunk_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
     " str backend, bool save_scores) -> (Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 chunk_gla_bwd = register_op(
     "chunk_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor scores, Tensor do, Tensor? dfinal_state,"
-    " Tensor? cu_seqlens, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor scores, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,
 )
@@ -116,11 +127,15 @@ def run_chunk_gla(
     output_final_state: bool,
     state_v_first: bool,
     backend: str,
+    u: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`fla.ops.gla.chunk_gla` on checked arguments."""
+    """:func:`fla.ops.gla.chunk_gla` on checked arguments.
+
+    With ``u [H, K]`` a step reads ``S_{t-1} + diag(u) k_t v_t^T`` instead of ``S_t``.
+    """
     if state_v_first and initial_state is not None:
         initial_state = initial_state.transpose(-1, -2)
-    o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g)
+    o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, u)
     if not output_final_state:
         return o, None
     return o, final_state.transpose(-1, -2) if state_v_first else final_state

@@ -21,6 +21,16 @@ from fla.ops._chunks_kernels import (
 
 
 @triton.jit
+def read_spans(o_i, o_t, BONUS: tl.constexpr):
+    """[i, t]: step t decays what query i reads of the state; with a bonus that is before the step's own decay."""
+    if BONUS:
+        spans = o_t < o_i
+    else:
+        spans = o_t <= o_i
+    return spans
+
+
+@triton.jit
 def half_pairs(o_i, o_j, level):
     """[i, j]: i and j in different halves of one block of ``2 << level`` steps."""
     return ((o_i >> level) ^ (o_j >> level)) == 1
@@ -46,6 +56,7 @@ def state_kernel(
     BV: tl.constexpr,
     HAS_START: tl.constexpr,
     REVERSE: tl.constexpr,
+    BONUS: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -64,10 +75,12 @@ def state_kernel(
     m_k, m_v = o_k < K, o_v < V
     m_state = m_k[:, None] & m_v[None, :]
     o_state = o_k[:, None] * V + o_v[None, :]
-    if REVERSE:
-        spans = o_c[:, None] <= o_c[None, :]
-    else:
+    if not REVERSE:
         spans = o_c[:, None] > o_c[None, :]
+    elif BONUS:
+        spans = o_c[:, None] < o_c[None, :]
+    else:
+        spans = o_c[:, None] <= o_c[None, :]
     DTYPE: tl.constexpr = x.dtype.element_ty
 
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
@@ -96,6 +109,7 @@ def output_kernel(
     k,
     v,
     g,
+    u,
     spans,
     states,
     o,
@@ -113,6 +127,7 @@ def output_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     STORE_SCORES: tl.constexpr,
+    BONUS: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -148,9 +163,12 @@ def output_kernel(
         b_g = load_decay(g + o_x, m_x)
         b_s = tl.load(states + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
 
-        b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_e = tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
         b_o += tl.dot((b_q * b_e).to(DTYPE), b_s, input_precision=PRECISION)
-        b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
+        b_qk = b_q.to(tl.float32) * b_k.to(tl.float32)
+        if BONUS:
+            b_qk *= tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
+        b_diagonal += tl.sum(b_qk, 1)
         for level in range(LEVELS):
             b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
             m_late = ((o_i >> level) & 1) == 1
@@ -227,6 +245,7 @@ def key_grad_kernel(
     k,
     v,
     g,
+    u,
     spans,
     states,
     do,
@@ -234,6 +253,7 @@ def key_grad_kernel(
     dq,
     dk,
     dg,
+    du,
     cu_seqlens,
     sequence,
     first_chunk,
@@ -246,10 +266,15 @@ def key_grad_kernel(
     LEVELS: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    BONUS: tl.constexpr,
+    ONLY_Q: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of q, k and g for one chunk, head and block of K."""
+    """Gradients of q, k and g, or of q only, for one chunk, head and block of K; that of u summed over the chunk.
+
+    The gradient of q alone is also the output where the values decay: see ``value_decay.py``. It reads no q.
+    """
     i_ck, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -259,19 +284,20 @@ def key_grad_kernel(
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_c, m_k = o_c < left, o_k < K
     row = o_c * H
-    q += (first * H + i_h) * K
     k += (first * H + i_h) * K
     g += (first * H + i_h) * K
     dq += (first * H + i_h) * K
-    dk += (first * H + i_h) * K
-    dg += (first * H + i_h) * K
+    if not ONLY_Q:
+        q += (first * H + i_h) * K
+        dk += (first * H + i_h) * K
+        dg += (first * H + i_h) * K
+        dstates += (i_c.to(tl.int64) * H + i_h) * K * V
     v += (first * H + i_h) * V
     do += (first * H + i_h) * V
     m_x = m_c[:, None] & m_k[None, :]
     o_x = row[:, None] * K + o_k[None, :]
     states += (i_c.to(tl.int64) * H + i_h) * K * V
-    dstates += (i_c.to(tl.int64) * H + i_h) * K * V
-    DTYPE: tl.constexpr = q.dtype.element_ty
+    DTYPE: tl.constexpr = k.dtype.element_ty
 
     # Two walks over V, so that no more than two accumulators are alive at a time.
     b_da = tl.zeros([C, C], dtype=tl.float32)
@@ -281,12 +307,13 @@ def key_grad_kernel(
         m_v = o_v < V
         o_y, m_y = row[:, None] * V + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_yt, m_yt = row[None, :] * V + o_v[:, None], m_v[:, None] & m_c[None, :]
-        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
         b_do = tl.load(do + o_y, mask=m_y, other=0.0)
         b_vt = tl.load(v + o_yt, mask=m_yt, other=0.0)
-        b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
         b_da += tl.dot(b_do, b_vt, input_precision=PRECISION)
-        b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
+        if not ONLY_Q:
+            b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+            b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
+            b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
     b_diagonal = tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale
     b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
 
@@ -298,37 +325,53 @@ def key_grad_kernel(
         m_v = o_v < V
         o_y, m_y = row[:, None] * V + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
         b_do = tl.load(do + o_y, mask=m_y, other=0.0)
         b_st = tl.load(states + o_s, mask=m_s, other=0.0)
-        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
         b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
-        b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
-        b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
+        if not ONLY_Q:
+            b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+            b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
+            b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
+            b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
 
-    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_x, m_x)
-    b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E) * scale
-    b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-    b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
-    b_dg = span_sums(o_j >= o_i, (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
-    b_dg += span_sums(o_j < o_i, (b_k * b_dk).to(DTYPE), DTYPE, PRECISION)
-    b_dg += (b_total * b_sds)[None, :]
-
-    b_dq += b_diagonal[:, None] * b_k
-    b_dk += b_diagonal[:, None] * b_q
-    for level in range(LEVELS):
-        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-        m_late = ((o_i >> level) & 1) == 1
-        b_x = tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e
-        b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
-        b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
-        b_dqk = b_dx * b_e
-        b_dq += tl.where(m_late, b_dqk, 0.0)
-        b_dk += tl.where(m_late, 0.0, b_dqk)
-        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
-
-    tl.store(dq + o_x, b_dq.to(DTYPE), mask=m_x)
-    tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
-    tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)
+    b_dq *= tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E) * scale
+    if BONUS:
+        b_u = tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)
+    else:
+        b_u = tl.full([BK], 1.0, dtype=tl.float32)
+    if ONLY_Q:
+        b_dq += b_diagonal[:, None] * b_k
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+            b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
+            b_dq += tl.where(
+                ((o_i >> level) & 1) == 1, tl.dot(b_w, (b_k * b_e).to(DTYPE), input_precision=PRECISION) * b_e, 0.0
+            )
+    else:
+        b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+        b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
+        b_dg = span_sums(read_spans(o_j, o_i, BONUS), (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
+        b_dg += span_sums(o_j < o_i, (b_k * b_dk).to(DTYPE), DTYPE, PRECISION)
+        b_dg += (b_total * b_sds)[None, :]
+        b_dq += b_diagonal[:, None] * b_k * b_u[None, :]
+        b_dk += b_diagonal[:, None] * b_q * b_u[None, :]
+        if BONUS:
+            b_du = tl.sum(b_diagonal[:, None] * b_q.to(tl.float32) * b_k.to(tl.float32), 0)
+            tl.store(du + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_du, mask=m_k)
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+            m_late = ((o_i >> level) & 1) == 1
+            b_x = tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e
+            b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
+            b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
+            b_dqk = b_dx * b_e
+            b_dq += tl.where(m_late, b_dqk, 0.0)
+            b_dk += tl.where(m_late, 0.0, b_dqk)
+            p_st = spans + level * C * C + o_j * C + o_i
+            b_dg += span_sums(tl.load(p_st), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
+        tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
+        tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)
+    tl.store(dq + o_x, b_dq.to(dq.dtype.element_ty), mask=m_x)

@@ -10,6 +10,13 @@ attends to its first half through the boundary between the two, where both expon
 so never positive, and the same holds within each half. Halving ends at blocks that decay so little that
 e^{pre_i} and e^{-pre_j} can stand alone; under the strongest decays those are single steps, under common
 ones the whole chunk. pre and suf of a block follow from those of its halves.
+
+With a bonus u (RWKV-6) a step reads the state before it writes: o_i has pre_{i-1} in place of pre_i, the decays of A_ij
+end before i, and A_ii = sum_d q_id u_d k_id.
+
+Where the values decay instead of the keys, the loss sum_i do_i.o_i is that of gated linear attention with do in the
+place of q, the decaying values in that of k, the keys in that of v, and q in that of do. So each of its results is one
+of these here; see value_decay.py.
 """
 
 from __future__ import annotations
@@ -30,6 +37,7 @@ def chunk_gla_fwd_torch(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -41,19 +49,22 @@ def chunk_gla_fwd_torch(
     q_ = q_ * scale
     half = _mild_block(g_)
     pre, suf, rise = _sums(g_, half)
+    bonus = u is not None
 
-    q_mild, k_mild = q_ * rise.exp(), k_ * rise.neg().exp()
+    q_mild, k_mild = q_ * _read(rise, half, bonus).exp(), k_ * rise.neg().exp()
     scores = _blocks(q_mild, half) @ _blocks(k_mild, half).transpose(-1, -2)
-    o = (scores.tril_() @ _blocks(v_, half)).view(v_.shape)
+    o = (scores.tril_(-1 if bonus else 0) @ _blocks(v_, half)).view(v_.shape)
+    if u is not None:
+        o += (q_ * u.to(dtype)[:, None] * k_).sum(-1, keepdim=True) * v_
     while half < CHUNK_SIZE:
-        q_late = _late(q_, half) * _late(pre, half).exp()
+        q_late = _late(q_, half) * _late(_read(pre, half, bonus), half).exp()
         k_early = _early(k_, half) * _early(suf, half).exp()
         _late(o, half).add_((q_late @ k_early.transpose(-1, -2)) @ _early(v_, half))
         _merge(pre, suf, half)
         half *= 2
     written = (k_ * suf.exp()).transpose(-1, -2) @ v_
     states, final = layout.scan(written, pre[..., -1, :].exp(), initial_state)
-    o += (q_ * pre.exp()) @ states
+    o += (q_ * _read(pre, CHUNK_SIZE, bonus).exp()) @ states
     return layout.join(o, v.dtype), final
 
 
@@ -62,31 +73,34 @@ def chunk_gla_bwd_torch(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k, v, g and the initial states."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Gradients of q, k, v, g, u and the initial states."""
     dtype = sum_dtype(q)
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_, do_ = (layout.split(x, dtype) for x in (q, k, v, g, do))
     q_ = q_ * scale
     mild = half = _mild_block(g_)
     pre, suf, rise = _sums(g_, mild)
+    bonus = u is not None
 
-    e_rise, e_fall = rise.exp(), rise.neg().exp()
+    e_rise, e_fall = _read(rise, mild, bonus).exp(), rise.neg().exp()
     q_mild, k_mild, do_mild = (_blocks(x, mild) for x in (q_ * e_rise, k_ * e_fall, do_))
-    scores = (q_mild @ k_mild.transpose(-1, -2)).tril_()
-    dscores = (do_mild @ _blocks(v_, mild).transpose(-1, -2)).tril_()
+    highest = -1 if bonus else 0
+    scores = (q_mild @ k_mild.transpose(-1, -2)).tril_(highest)
+    dscores = (do_mild @ _blocks(v_, mild).transpose(-1, -2)).tril_(highest)
     dv = (scores.transpose(-1, -2) @ do_mild).view(v_.shape)
     dq = (dscores @ k_mild).view(q_.shape).mul_(e_rise)
     dk = (dscores.transpose(-1, -2) @ q_mild).view(k_.shape).mul_(e_fall)
-    dmild = q_ * dq - k_ * dk if mild > 1 else torch.zeros_like(g_)
+    dmild = _dread(q_ * dq, mild, bonus) - k_ * dk if mild > 1 else torch.zeros_like(g_)
     dhalves: list[tuple[torch.Tensor, torch.Tensor]] = []
     while half < CHUNK_SIZE:
-        e_late, e_early = _late(pre, half).exp(), _early(suf, half).exp()
+        e_late, e_early = _late(_read(pre, half, bonus), half).exp(), _early(suf, half).exp()
         q_late, k_early = _late(q_, half) * e_late, _early(k_, half) * e_early
         scores = q_late @ k_early.transpose(-1, -2)
         dscores = _late(do_, half) @ _early(v_, half).transpose(-1, -2)
@@ -94,11 +108,11 @@ def chunk_gla_bwd_torch(
         _late(dq, half).addcmul_(dq_late, e_late)
         _early(dk, half).addcmul_(dk_early, e_early)
         _early(dv, half).add_(scores.transpose(-1, -2) @ _late(do_, half))
-        dhalves.append((dq_late.mul_(q_late), dk_early.mul_(k_early)))
+        dhalves.append((_dread(dq_late.mul_(q_late), half, bonus), dk_early.mul_(k_early)))
         _merge(pre, suf, half)
         half *= 2
 
-    e_pre, e_suf, decay = pre.exp(), suf.exp(), pre[..., -1, :].exp()
+    e_pre, e_suf, decay = _read(pre, CHUNK_SIZE, bonus).exp(), suf.exp(), pre[..., -1, :].exp()
     k_state = k_ * e_suf
     states, _ = layout.scan(k_state.transpose(-1, -2) @ v_, decay, initial_state)
     dread = (q_ * e_pre).transpose(-1, -2) @ do_
@@ -106,15 +120,53 @@ def chunk_gla_bwd_torch(
     dq_state = (do_ @ states.transpose(-1, -2)).mul_(e_pre)
     dk_state = (v_ @ dstates.transpose(-1, -2)).mul_(e_suf)
     dv += k_state @ dstates
-    dpre, dsuf = dq_state * q_, dk_state * k_
+    dpre, dsuf = _dread(dq_state * q_, CHUNK_SIZE, bonus), dk_state * k_
     dpre[..., -1, :].addcmul_(decay, (states * dstates).sum(-1))
     dq += dq_state
     dk += dk_state
+    du = None
+    if u is not None:
+        u_, ddiagonal = u.to(dtype)[:, None], (do_ * v_).sum(-1, keepdim=True)
+        dv += (q_ * u_ * k_).sum(-1, keepdim=True) * do_
+        du = (ddiagonal * q_ * k_).sum((0, 2)).to(u.dtype)
+        dq += ddiagonal * u_ * k_
+        dk += ddiagonal * u_ * q_
 
     dg = _dsums(dpre, dsuf, dhalves, dmild, mild)
     gradients = (dq.mul_(scale), dk, dv, dg)
     dq, dk, dv, dg = (layout.join(d, x.dtype) for d, x in zip(gradients, (q, k, v, g), strict=True))
-    return dq, dk, dv, dg, dinitial_state
+    return dq, dk, dv, dg, du, dinitial_state
+
+
+def value_decay_fwd_torch(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, H, V]`` in the dtype of sums and final states ``[N, H, V, K]`` where the values decay."""
+    dtype = sum_dtype(q)
+    layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
+    q_, k_, v_, g_ = (layout.split(x, dtype) for x in (q, k, v, g))
+    q_ = q_ * scale
+    half = _mild_block(g_)
+    pre, suf, rise = _sums(g_, half)
+
+    scores = _blocks(q_, half) @ _blocks(k_, half).transpose(-1, -2)
+    o = (scores.tril_() @ _blocks(v_ * rise.neg().exp(), half)).view(v_.shape).mul_(rise.exp())
+    while half < CHUNK_SIZE:
+        scores = _late(q_, half) @ _early(k_, half).transpose(-1, -2)
+        read = scores @ (_early(v_, half) * _early(suf, half).exp())
+        _late(o, half).addcmul_(read, _late(pre, half).exp())
+        _merge(pre, suf, half)
+        half *= 2
+    written = (v_ * suf.exp()).transpose(-1, -2) @ k_
+    states, final = layout.scan(written, pre[..., -1, :].exp(), initial_state)
+    o.addcmul_(q_ @ states.transpose(-1, -2), pre.exp())
+    return layout.join(o, dtype), final
 
 
 def _early(x: torch.Tensor, half: int) -> torch.Tensor:
@@ -130,6 +182,22 @@ def _late(x: torch.Tensor, half: int) -> torch.Tensor:
 def _blocks(x: torch.Tensor, size: int) -> torch.Tensor:
     """``[M, H, C, D]`` -> ``[M, H, C / size, size, D]``."""
     return x.view(*x.shape[:2], -1, size, x.shape[-1])
+
+
+def _read(sums: torch.Tensor, block: int, bonus: bool) -> torch.Tensor:
+    """What decays between the start of each block and its queries: with a bonus, not yet the step's own decay."""
+    if not bonus:
+        return sums
+    rows = _blocks(sums, block)
+    return torch.cat([torch.zeros_like(rows[..., :1, :]), rows[..., :-1, :]], -2).view(sums.shape)
+
+
+def _dread(gradient: torch.Tensor, block: int, bonus: bool) -> torch.Tensor:
+    """The adjoint of :func:`_read`, on blocks in any arrangement."""
+    if not bonus:
+        return gradient
+    rows = gradient.unflatten(-2, (-1, block))
+    return torch.cat([rows[..., 1:, :], torch.zeros_like(rows[..., :1, :])], -2).view(gradient.shape)
 
 
 def _mild_block(g: torch.Tensor) -> int:

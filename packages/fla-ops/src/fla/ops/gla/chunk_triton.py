@@ -14,17 +14,17 @@ from fla.utils._tiles import tile_key
 
 
 @cache
-def half_spans(chunk: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+def half_spans(chunk: int, bonus: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.
 
     For i in the late half of its block these are the steps after the middle, up to and with i; for i in the early
-    half the steps after i, up to the middle.
+    half the steps after i, up to the middle. With a bonus a query comes before its step's decay, and i itself is out.
     """
     i, t = torch.arange(chunk, device=device)[:, None], torch.arange(chunk, device=device)[None, :]
     levels = []
     for level in range(chunk.bit_length() - 1):
         late = ((i >> level) & 1) == 1
-        levels.append(((i >> level) == (t >> level)) & ((t <= i) == late))
+        levels.append(((i >> level) == (t >> level)) & torch.where(late, t < i + (not bonus), t > i))
     return torch.stack(levels).to(dtype)
 
 
@@ -36,7 +36,8 @@ def _carry_states(
     scale: float,
     chunks: Chunks,
     tile: ChunkTile,
-    reverse: bool,
+    reverse: bool = False,
+    bonus: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The (gradient of the) state before every chunk ``[M, H, K, V]``, and after the last ``[N, H, K, V]``."""
     total, heads, key_dim, value_dim = *x.shape[1:], y.shape[-1]
@@ -62,6 +63,7 @@ def _carry_states(
         BV=tile.state.v,
         HAS_START=start is not None,
         REVERSE=reverse,
+        BONUS=bonus,
         PACKED=chunks.packed,
         PRECISION=precision(),
         num_warps=tile.state.warps,
@@ -75,6 +77,7 @@ def chunk_gla_fwd_triton(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -86,7 +89,7 @@ def chunk_gla_fwd_triton(
     total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
     tile = CHUNK_TILES.choose(tile_key(q, value_dim))
     chunks = cut(q, cu_seqlens, tile.chunk)
-    states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
+    states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile)
     o = torch.empty_like(v)
     scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
     kernels.output_kernel[(triton.cdiv(value_dim, tile.output.v) * chunks.total, heads)](
@@ -94,7 +97,8 @@ def chunk_gla_fwd_triton(
         k,
         v,
         g,
-        half_spans(tile.chunk, q.dtype, q.device),
+        u,
+        half_spans(tile.chunk, u is not None, q.dtype, q.device),
         states,
         o,
         scores,
@@ -111,6 +115,7 @@ def chunk_gla_fwd_triton(
         BK=tile.output.k,
         BV=tile.output.v,
         STORE_SCORES=save_scores,
+        BONUS=u is not None,
         PACKED=chunks.packed,
         PRECISION=precision(),
         num_warps=tile.output.warps,
@@ -124,23 +129,26 @@ def chunk_gla_bwd_triton(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k, v, g and the initial states."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
+    """Gradients of q, k, v, g, u and the initial states."""
     q, k, v, g, do = (x.contiguous() for x in (q, k, v, g, do))
     initial_state = None if initial_state is None else initial_state.contiguous()
     dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
     total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
     tile = CHUNK_TILES.choose(tile_key(q, value_dim))
     chunks = cut(q, cu_seqlens, tile.chunk)
-    states, _ = _carry_states(k, v, g, initial_state, 1.0, chunks, tile, reverse=False)
-    dstates, dinitial_state = _carry_states(q, do, g, dfinal_state, scale, chunks, tile, reverse=True)
+    states, _ = _carry_states(k, v, g, initial_state, 1.0, chunks, tile)
+    dstates, dinitial_state = _carry_states(q, do, g, dfinal_state, scale, chunks, tile, True, u is not None)
     dq, dk, dv, dg = (torch.empty_like(x) for x in (q, k, v, g))
+    # Chunks past the end of packed sequences store nothing.
+    du = None if u is None else q.new_zeros(chunks.total, heads, key_dim, dtype=torch.float32)
     where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
     kernels.value_grad_kernel[(triton.cdiv(value_dim, tile.value_grad.v) * chunks.total, heads)](
         k,
@@ -167,13 +175,15 @@ def chunk_gla_bwd_triton(
         k,
         v,
         g,
-        half_spans(tile.chunk, q.dtype, q.device),
+        u,
+        half_spans(tile.chunk, u is not None, q.dtype, q.device),
         states,
         do,
         dstates,
         dq,
         dk,
         dg,
+        du,
         *where,
         scale,
         total,
@@ -184,9 +194,65 @@ def chunk_gla_bwd_triton(
         LEVELS=tile.levels,
         BK=tile.key_grad.k,
         BV=tile.key_grad.v,
+        BONUS=u is not None,
+        ONLY_Q=False,
         PACKED=chunks.packed,
         PRECISION=precision(),
         num_warps=tile.key_grad.warps,
         num_stages=tile.key_grad.stages,
     )
-    return dq, dk, dv, dg, dinitial_state
+    return dq, dk, dv, dg, None if u is None else du.sum(0).to(u.dtype), dinitial_state
+
+
+def value_decay_fwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, H, V]`` in float32 and final states ``[N, H, V, K]`` where the values decay."""
+    q, k, v, g = (x.contiguous() for x in (q, k, v, g))
+    initial_state = None if initial_state is None else initial_state.contiguous()
+    total, heads, key_dim, value_dim = *q.shape[1:], v.shape[-1]
+    # The parts of gated linear attention: the decaying values are its keys, the keys its values, q the gradient.
+    tile = CHUNK_TILES.choose(tile_key(v, key_dim))
+    chunks = cut(q, cu_seqlens, tile.chunk)
+    states, final_state = _carry_states(v, k, g, initial_state, 1.0, chunks, tile)
+    o = torch.empty_like(v, dtype=torch.float32)
+    kernels.key_grad_kernel[(triton.cdiv(value_dim, tile.key_grad.k) * chunks.total, heads)](
+        None,
+        v,
+        k,
+        g,
+        None,
+        half_spans(tile.chunk, False, q.dtype, q.device),
+        states,
+        q,
+        None,
+        o,
+        None,
+        None,
+        None,
+        chunks.cu_seqlens,
+        chunks.sequence,
+        chunks.first_chunk,
+        scale,
+        total,
+        H=heads,
+        K=value_dim,
+        V=key_dim,
+        C=tile.chunk,
+        LEVELS=tile.levels,
+        BK=tile.key_grad.k,
+        BV=tile.key_grad.v,
+        BONUS=False,
+        ONLY_Q=True,
+        PACKED=chunks.packed,
+        PRECISION=precision(),
+        num_warps=tile.key_grad.warps,
+        num_stages=tile.key_grad.stages,
+    )
+    return o, final_state

@@ -9,6 +9,7 @@ from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.chunk_torch import chunk_gla_fwd_torch
 from fla.ops.gla.recurrent_torch import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
+from fla.ops.gla.value_decay import value_decay_bwd
 from fla.utils._registration import register_op
 
 #: From this many steps on, PyTorch is faster in chunks, which give the same result where no value channel decays.
@@ -22,6 +23,7 @@ def _fwd(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -31,12 +33,12 @@ def _fwd(
     if backend == "triton":
         from fla.ops.gla.recurrent_triton import recurrent_gla_fwd_triton
 
-        return recurrent_gla_fwd_triton(q, k, v, g, gk, gv, initial_state, cu_seqlens, scale, state_v_first)
+        return recurrent_gla_fwd_triton(q, k, v, g, gk, gv, u, initial_state, cu_seqlens, scale, state_v_first)
     initial_state = _swapped(initial_state, state_v_first)
     if gv is not None or q.shape[1] < LONG:
-        o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, initial_state, cu_seqlens, scale)
+        o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, u, initial_state, cu_seqlens, scale)
     elif gk is not None:
-        o, final_state = chunk_gla_fwd_torch(q, k, v, _both(g, gk), initial_state, cu_seqlens, scale)
+        o, final_state = chunk_gla_fwd_torch(q, k, v, _both(g, gk), u, initial_state, cu_seqlens, scale)
     else:
         # Imported here, because the public functions of simple_gla stand on this module.
         from fla.ops.simple_gla.chunk_torch import chunk_simple_gla_fwd_torch
@@ -52,6 +54,7 @@ def _fwd_fake(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -68,6 +71,7 @@ def _bwd(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
@@ -76,14 +80,17 @@ def _bwd(
     state_v_first: bool,
     backend: str,
 ) -> list[torch.Tensor]:
-    """Without value decays the chunked forms have the same gradient and are faster."""
+    """Unless keys and values both decay, one of the chunked forms has the same gradient and is faster."""
     start, dend = _swapped(initial_state, state_v_first), _swapped(dfinal_state, state_v_first)
     gradients: Gradients
-    if gv is not None:
+    if gv is not None and gk is not None:
         gradients = recurrent_gla_bwd_torch(q, k, v, gk, gv, start, do, dend, cu_seqlens, scale)
+    elif gv is not None:
+        gradients = _bwd_values(q, k, v, gv, start, do, dend, cu_seqlens, scale, backend)
+    elif gk is not None:
+        gradients = _bwd_keys(q, k, v, g, gk, u, start, do, dend, cu_seqlens, scale, backend)
     else:
-        chunked = _bwd_scalar if gk is None else _bwd_vector
-        gradients = chunked(q, k, v, g, gk, start, do, dend, cu_seqlens, scale, backend)
+        gradients = _bwd_scalar(q, k, v, g, start, do, dend, cu_seqlens, scale, backend)
     *doperands, dstart = gradients
     dstart = dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
     return [q.new_empty(0) if d is None else d for d in doperands] + [dstart]
@@ -94,7 +101,6 @@ def _bwd_scalar(
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor | None,
-    gk: None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
@@ -110,15 +116,33 @@ def _bwd_scalar(
     dq, dk, dv, dg, _, dinitial_state = chunk_simple_gla_bwd(
         q, k, v, g, None, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
     )
-    return dq, dk, dv, dg, None, None, dinitial_state
+    return dq, dk, dv, dg, None, None, None, dinitial_state
 
 
-def _bwd_vector(
+def _bwd_values(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gv: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> Gradients:
+    start, dend = _swapped(initial_state, True), _swapped(dfinal_state, True)
+    dq, dk, dv, dgv, dstart = value_decay_bwd(q, k, v, gv, start, do, dend, cu_seqlens, scale, backend)
+    return dq, dk, dv, None, None, dgv, None, dstart.transpose(-1, -2).contiguous()
+
+
+def _bwd_keys(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor | None,
     gk: torch.Tensor,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
@@ -128,11 +152,12 @@ def _bwd_vector(
 ) -> Gradients:
     decay, scores = _both(g, gk), q.new_empty(0)
     if backend == "triton":
-        _, _, scores = chunk_gla_fwd(q, k, v, decay, initial_state, cu_seqlens, scale, backend, True)
-    dq, dk, dv, ddecay, dinitial_state = chunk_gla_bwd(
-        q, k, v, decay, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
+        _, _, scores = chunk_gla_fwd(q, k, v, decay, u, initial_state, cu_seqlens, scale, backend, True)
+    dq, dk, dv, ddecay, du, dinitial_state = chunk_gla_bwd(
+        q, k, v, decay, u, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
     )
-    return dq, dk, dv, None if g is None else ddecay.sum(-1).to(g.dtype), ddecay.to(gk.dtype), None, dinitial_state
+    dg = None if g is None else ddecay.sum(-1).to(g.dtype)
+    return dq, dk, dv, dg, ddecay.to(gk.dtype), None, du, dinitial_state
 
 
 def _both(g: torch.Tensor | None, gk: torch.Tensor) -> torch.Tensor:
@@ -146,6 +171,7 @@ def _bwd_fake(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
@@ -154,7 +180,7 @@ def _bwd_fake(
     state_v_first: bool,
     backend: str,
 ) -> list[torch.Tensor]:
-    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, gk, gv)]
+    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, gk, gv, u)]
     return [*gradients, state_like(q, v, cu_seqlens, state_v_first)]
 
 
@@ -165,16 +191,15 @@ def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | 
 
 fused_recurrent_gla_fwd = register_op(
     "fused_recurrent_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, bool state_v_first, str backend) -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? u,"
+    " Tensor? initial_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 fused_recurrent_gla_bwd = register_op(
     "fused_recurrent_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? initial_state, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend)"
-    " -> Tensor[]",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? u, Tensor? initial_state, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend) -> Tensor[]",
     _bwd,
     _bwd_fake,
 )
@@ -187,9 +212,6 @@ def run_recurrent_gla(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    g: torch.Tensor | None,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -197,10 +219,16 @@ def run_recurrent_gla(
     reverse: bool,
     state_v_first: bool,
     backend: str,
+    *,
+    g: torch.Tensor | None = None,
+    gk: torch.Tensor | None = None,
+    gv: torch.Tensor | None = None,
+    u: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """:func:`fla.ops.gla.fused_recurrent_gla` on checked arguments, with a decay of all channels ``g [B, T, HV]`` too.
 
-    Where neither gk nor gv is given, HV value heads may share the H heads of q and k.
+    Where neither gk nor gv is given, HV value heads may share the H heads of q and k. With ``u [H, K]``, which needs
+    gk, a step reads ``S_{t-1} + diag(u) k_t v_t^T`` instead of ``S_t``.
     """
     packed = cu_seqlens is not None
     if reverse:
@@ -211,7 +239,7 @@ def run_recurrent_gla(
             cu_seqlens = cu_seqlens[-1] - cu_seqlens.flip(0)
             initial_state = None if initial_state is None else initial_state.flip(0)
     options = (scale, state_v_first, backend)
-    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, g, gk, gv)
+    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, g, gk, gv, u)
     if reverse:
         o = o.flip(1)
         final_state = final_state.flip(0) if packed else final_state

@@ -14,6 +14,7 @@ def recurrent_kernel(
     g,
     gk,
     gv,
+    u,
     o,
     start,
     end,
@@ -29,11 +30,15 @@ def recurrent_kernel(
     HAS_G: tl.constexpr,
     HAS_GK: tl.constexpr,
     HAS_GV: tl.constexpr,
+    HAS_U: tl.constexpr,
     HAS_START: tl.constexpr,
     STATE_V_FIRST: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``S = e^g e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers."""
+    """``S = e^g e^gk (e^gv)^T * S + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers.
+
+    With u, o is read before that: ``o = scale (S + diag(u) k v^T)^T q``.
+    """
     i_v, i_nh = tl.program_id(0), tl.program_id(1)
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hq = i_h // (HV // H)
@@ -54,12 +59,17 @@ def recurrent_kernel(
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:
         b_s += tl.load(start + o_s, mask=m_s, other=0.0).to(tl.float32)
+    if HAS_U:
+        b_u = tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)
     for t in range(0, length):
         row = (begin + t) * HV + i_h
         row_q = (begin + t) * H + i_hq
         b_q = tl.load(q + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32) * scale
         b_k = tl.load(k + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32)
         b_v = tl.load(v + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
+        b_kv = b_k[:, None] * b_v[None, :]
+        if HAS_U:
+            b_o = tl.sum((b_s + b_u[:, None] * b_kv) * b_q[:, None], 0)
         if HAS_G:
             b_s *= tl.exp2(tl.load(g + row).to(tl.float32) * LOG2E)
         if HAS_GK:
@@ -68,7 +78,8 @@ def recurrent_kernel(
         if HAS_GV:
             b_gv = tl.load(gv + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
             b_s *= tl.exp2(b_gv * LOG2E)[None, :]
-        b_s += b_k[:, None] * b_v[None, :]
-        b_o = tl.sum(b_s * b_q[:, None], 0)
+        b_s += b_kv
+        if not HAS_U:
+            b_o = tl.sum(b_s * b_q[:, None], 0)
         tl.store(o + row * V + o_v, b_o.to(o.dtype.element_ty), mask=m_v)
     tl.store(end + o_s, b_s, mask=m_s)

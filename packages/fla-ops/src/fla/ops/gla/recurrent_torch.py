@@ -6,7 +6,7 @@ import torch
 
 from fla.utils._varlen import boundaries
 
-#: Of q, k, v, g, gk, gv and the initial states.
+#: Of q, k, v, g, gk, gv, u and the initial states.
 Gradients = tuple["torch.Tensor | None", ...]
 
 #: The backward pass keeps the state of every step within a segment, and one state per segment.
@@ -20,15 +20,16 @@ def recurrent_gla_fwd_torch(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]`` and final states ``[N, H, K, V]``."""
     if cu_seqlens is None:
-        return _forward(q, k, v, g, gk, gv, initial_state, scale)
+        return _forward(q, k, v, g, gk, gv, u, initial_state, scale)
     parts = [
-        _forward(q[:, s], k[:, s], v[:, s], _at(g, s), _at(gk, s), _at(gv, s), _of(initial_state, n), scale)
+        _forward(q[:, s], k[:, s], v[:, s], _at(g, s), _at(gk, s), _at(gv, s), u, _of(initial_state, n), scale)
         for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
     ]
     return torch.cat([o for o, _ in parts], 1), torch.cat([state for _, state in parts])
@@ -41,6 +42,7 @@ def _forward(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,8 +50,13 @@ def _forward(
     state = _first_state(q_, v_, initial_state)
     o = torch.empty_like(v_)
     for t in range(q.shape[1]):
-        _step(state, k_, v_, decay, t)
-        o[:, t] = (q_[:, t, :, None, :] @ state).squeeze(-2)
+        if u is None:
+            _step(state, k_, v_, decay, t)
+            o[:, t] = (q_[:, t, :, None, :] @ state).squeeze(-2)
+        else:
+            diagonal = (q_[:, t] * u.to(q_.dtype) * k_[:, t]).sum(-1, keepdim=True)
+            o[:, t] = (q_[:, t, :, None, :] @ state).squeeze(-2) + diagonal * v_[:, t]
+            _step(state, k_, v_, decay, t)
     return o.mul_(scale).to(v.dtype), state
 
 
@@ -82,7 +89,7 @@ def recurrent_gla_bwd_torch(
         )
         for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
     ]
-    dq, dk, dv, _, dgk, dgv, dstates = zip(*parts)
+    dq, dk, dv, _, dgk, dgv, _, dstates = zip(*parts)
     return (
         torch.cat(dq, 1),
         torch.cat(dk, 1),
@@ -90,6 +97,7 @@ def recurrent_gla_bwd_torch(
         None,
         None if gk is None else torch.cat(dgk, 1),
         None if gv is None else torch.cat(dgv, 1),
+        None,
         torch.cat(dstates),
     )
 
@@ -132,6 +140,7 @@ def _backward(
         None,
         None if gk is None else dgk.to(gk.dtype),
         None if gv is None else dgv.to(gv.dtype),
+        None,
         dstate,
     )
 

@@ -17,6 +17,7 @@ def recurrent_gla_fwd_triton(
     g: torch.Tensor | None,
     gk: torch.Tensor | None,
     gv: torch.Tensor | None,
+    u: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
@@ -24,7 +25,7 @@ def recurrent_gla_fwd_triton(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]`` and final states, ``[N, H, K, V]`` or ``[N, H, V, K]``."""
     q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-    g, gk, gv, initial_state = (None if x is None else x.contiguous() for x in (g, gk, gv, initial_state))
+    g, gk, gv, u, initial_state = (None if x is None else x.contiguous() for x in (g, gk, gv, u, initial_state))
     batch, total, heads, key_dim = q.shape
     value_heads, value_dim = v.shape[2:]
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
@@ -39,6 +40,7 @@ def recurrent_gla_fwd_triton(
         g,
         gk,
         gv,
+        u,
         o,
         initial_state,
         final_state,
@@ -54,6 +56,7 @@ def recurrent_gla_fwd_triton(
         HAS_G=g is not None,
         HAS_GK=gk is not None,
         HAS_GV=gv is not None,
+        HAS_U=u is not None,
         HAS_START=initial_state is not None,
         STATE_V_FIRST=state_v_first,
         PACKED=cu_seqlens is not None,

@@ -131,7 +131,7 @@ def fused_recurrent_simple_gla(
     if g_gamma is not None:
         g = _per_step(v, g, g_gamma)
     return run_recurrent_gla(
-        q, k, v, g, None, None, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen
+        q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen, g=g
     )
 
 

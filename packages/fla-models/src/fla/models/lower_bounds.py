@@ -1,0 +1,41 @@
+"""Lower bounds of forget gates, learned for all layers together, as HGRN and HGRN2 have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import initialization
+
+from fla.models.modeling import FLAModel, Shared
+
+
+class LowerBoundedModel(FLAModel):
+    r"""A model whose layers forget the less, the higher they stand (arXiv 2311.04823).
+
+    .. math:: b_l = \sum_{1 \le i \le l} \mathrm{softmax}_i(lower\_bounds)
+
+    for layer l from 0, per channel: the first layer may forget everything. ``config.use_lower_bound`` turns it off.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if config.use_lower_bound:
+            self.lower_bounds = nn.Parameter(torch.zeros(config.num_hidden_layers, self.forget_dim()))
+
+    def forget_dim(self) -> int:
+        """Channels of a layer's forget gates."""
+        raise NotImplementedError
+
+    def shared_values(self) -> Shared:
+        """The bounds of all layers ``[layers, D]``; each takes its own row."""
+        if not self.config.use_lower_bound:
+            return {}
+        shares = self.lower_bounds.softmax(0, dtype=torch.float32)
+        return {"lower_bounds": shares.cumsum(0) - shares[0]}
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        if isinstance(module, LowerBoundedModel) and hasattr(module, "lower_bounds"):
+            initialization.zeros_(module.lower_bounds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -84,3 +84,14 @@ def state_like(
 def sum_dtype(x: torch.Tensor) -> torch.dtype:
     """The dtype that sums over ``x`` are taken in: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def flip_time(
+    tensors: Iterable[torch.Tensor | None], cu_seqlens: torch.Tensor | None
+) -> tuple[list[torch.Tensor | None], torch.Tensor | None]:
+    """Tensors ``[B, T, ...]`` and the boundaries of packed sequences with time turned round.
+
+    The order of packed sequences turns round as well, and with it that of their states.
+    """
+    flipped = [None if x is None else x.flip(1) for x in tensors]
+    return flipped, None if cu_seqlens is None else cu_seqlens[-1] - cu_seqlens.flip(0)

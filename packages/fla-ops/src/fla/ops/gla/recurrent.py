@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import state_like
+from fla.ops._arguments import flip_time, state_like
 from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.chunk_torch import chunk_gla_fwd_torch
@@ -231,15 +231,12 @@ def run_recurrent_gla(
     gk, a step reads ``S_{t-1} + diag(u) k_t v_t^T`` instead of ``S_t``.
     """
     packed = cu_seqlens is not None
+    operands: list[torch.Tensor | None] = [q, k, v, g, gk, gv]
     if reverse:
-        # Flipping time turns the order of packed sequences round as well.
-        q, k, v = q.flip(1), k.flip(1), v.flip(1)
-        g, gk, gv = (None if x is None else x.flip(1) for x in (g, gk, gv))
-        if cu_seqlens is not None:
-            cu_seqlens = cu_seqlens[-1] - cu_seqlens.flip(0)
-            initial_state = None if initial_state is None else initial_state.flip(0)
+        operands, cu_seqlens = flip_time(operands, cu_seqlens)
+        initial_state = initial_state.flip(0) if packed and initial_state is not None else initial_state
     options = (scale, state_v_first, backend)
-    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, q, k, v, g, gk, gv, u)
+    o, final_state = _recurrent_gla(options, cu_seqlens, initial_state, *operands, u)
     if reverse:
         o = o.flip(1)
         final_state = final_state.flip(0) if packed else final_state

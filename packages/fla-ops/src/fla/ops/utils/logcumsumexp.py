@@ -9,6 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from fla.ops._arguments import sum_dtype
+from fla.utils._registration import register_op
 from fla.utils._validation import check_cu_seqlens, check_floating, check_same_device, count_sequences
 
 Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -116,6 +117,62 @@ def _spread(initial: torch.Tensor, s: torch.Tensor, cu_seqlens: torch.Tensor | N
     return initial[:, None] if cu_seqlens is None else initial[_sequence_of(s, cu_seqlens)][None]
 
 
+def _fwd(s: torch.Tensor, initial: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    first = _first_steps(s, cu_seqlens)
+    carried = torch.zeros_like(first, dtype=s.dtype).masked_fill(first, -torch.inf)
+    # The scan gives back its input where there is nothing to scan, and an input must not be the output.
+    started = s.clone()
+    if initial is not None:
+        started = torch.where(first, torch.logaddexp(s, _spread(initial, s, cu_seqlens)), s)
+    return _scan(carried, started, torch.add, torch.logaddexp)
+
+
+def _fwd_fake(s: torch.Tensor, initial: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    return torch.empty_like(s)
+
+
+def _bwd(
+    s: torch.Tensor,
+    initial: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    z: torch.Tensor,
+    dz: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    # What step t gets of the gradient of step t + 1: nothing of another sequence's.
+    ends = _first_steps(s, cu_seqlens).roll(-1, 1)
+    passed = (z - z.roll(-1, 1)).masked_fill(ends, -torch.inf).exp()
+    dlater = _scan(passed.flip(1), dz.flip(1), torch.mul, torch.add).flip(1)
+    ds = (s - z).exp() * dlater
+    if initial is None:
+        return ds, s.new_empty(0)
+    if cu_seqlens is None:
+        return ds, (initial - z[:, 0]).exp() * dlater[:, 0]
+    starts, empty = cu_seqlens[:-1].clamp(max=s.shape[1] - 1), _is_empty(cu_seqlens, s)
+    share = (initial - z[0, starts]).masked_fill(empty, -torch.inf).exp()
+    return ds, share * dlater[0, starts]
+
+
+def _bwd_fake(
+    s: torch.Tensor,
+    initial: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    z: torch.Tensor,
+    dz: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(s), s.new_empty(0) if initial is None else torch.empty_like(initial)
+
+
+logsumexp_fwd = register_op(
+    "running_logsumexp_fwd", "(Tensor s, Tensor? initial, Tensor? cu_seqlens) -> Tensor", _fwd, _fwd_fake
+)
+logsumexp_bwd = register_op(
+    "running_logsumexp_bwd",
+    "(Tensor s, Tensor? initial, Tensor? cu_seqlens, Tensor z, Tensor dz) -> (Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+
+
 class _RunningLogSumExp(torch.autograd.Function):
     """Both directions are linear recurrences: over logarithms forward, over gradients backward."""
 
@@ -123,32 +180,16 @@ class _RunningLogSumExp(torch.autograd.Function):
     def forward(
         ctx: Any, s: torch.Tensor, initial: torch.Tensor | None, cu_seqlens: torch.Tensor | None
     ) -> torch.Tensor:
-        first = _first_steps(s, cu_seqlens)
-        carried = torch.zeros_like(first, dtype=s.dtype).masked_fill(first, -torch.inf)
-        # The scan gives back its input where there is nothing to scan, and an input must not be the output.
-        started = s.clone()
-        if initial is not None:
-            started = torch.where(first, torch.logaddexp(s, _spread(initial, s, cu_seqlens)), s)
-        z = _scan(carried, started, torch.add, torch.logaddexp)
+        z = logsumexp_fwd(s, initial, cu_seqlens)
         ctx.save_for_backward(s, initial, cu_seqlens, z)
-        return z
+        return z  # type: ignore[no-any-return]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         s, initial, cu_seqlens, z = ctx.saved_tensors
-        # What step t gets of the gradient of step t + 1: nothing of another sequence's.
-        ends = _first_steps(s, cu_seqlens).roll(-1, 1)
-        passed = (z - z.roll(-1, 1)).masked_fill(ends, -torch.inf).exp()
-        dlater = _scan(passed.flip(1), dz.flip(1), torch.mul, torch.add).flip(1)
-        ds = (s - z).exp() * dlater
-        if initial is None:
-            return ds, None, None
-        if cu_seqlens is None:
-            return ds, (initial - z[:, 0]).exp() * dlater[:, 0], None
-        starts, empty = cu_seqlens[:-1].clamp(max=s.shape[1] - 1), _is_empty(cu_seqlens, s)
-        share = (initial - z[0, starts]).masked_fill(empty, -torch.inf).exp()
-        return ds, share * dlater[0, starts], None
+        ds, dinitial = logsumexp_bwd(s, initial, cu_seqlens, z, dz)
+        return ds, None if initial is None else dinitial, None
 
 
 def _scan(a: torch.Tensor, b: torch.Tensor, times: Combine, plus: Combine) -> torch.Tensor:

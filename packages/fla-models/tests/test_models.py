@@ -49,6 +49,14 @@ MODELS = {
     "hgrn2, no bounds": Model("HGRN2", {"expand_ratio": None, "use_lower_bound": False}),
     "lightnet": Model("LightNet", {"expand_ratio": 8}),
     "lightnet, hybrid": Model("LightNet", {"expand_ratio": None, "use_short_conv": True, "attn": WINDOWED}),
+    "retnet": Model("RetNet"),
+    "retnet, hybrid": Model(
+        "RetNet", {"attn_mode": "parallel", "num_heads": 4, "num_kv_heads": 2, "use_short_conv": True, "attn": WINDOWED}
+    ),
+    "simple_gla": Model("SimpleGLA"),
+    "simple_gla, hybrid": Model(
+        "SimpleGLA", {"num_heads": 4, "num_kv_heads": 2, "feature_map": "elu", "fuse_norm": False, "attn": WINDOWED}
+    ),
     "transformer": Model("Transformer"),
     "transformer, options": Model(
         "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
@@ -57,7 +65,15 @@ MODELS = {
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: Compiling is slow, and these hold all that the others do.
-COMPILED = ["gla, options", "gla, hybrid", "hgrn2, hybrid", "lightnet, hybrid", "transformer, options"]
+COMPILED = [
+    "gla, options",
+    "gla, hybrid",
+    "hgrn2, hybrid",
+    "lightnet, hybrid",
+    "retnet, hybrid",
+    "simple_gla, hybrid",
+    "transformer, options",
+]
 TIGHT = 5e-5
 
 

@@ -17,6 +17,12 @@ _PARTS = ("ops", "modules", "layers", "models", "utils")
 _MENU = {
     "chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "chunk_lightning_attn": "fla.ops.lightning_attn",
+    "fused_recurrent_lightning_attn": "fla.ops.lightning_attn",
+    "chunk_retention": "fla.ops.retention",
+    "fused_recurrent_retention": "fla.ops.retention",
+    "chunk_simple_gla": "fla.ops.simple_gla",
+    "fused_recurrent_simple_gla": "fla.ops.simple_gla",
     "FusedCrossEntropyLoss": "fla.modules",
     "FusedLinearCrossEntropyLoss": "fla.modules",
     "FusedRMSNormGated": "fla.modules",
@@ -30,6 +36,8 @@ _MENU = {
     "GatedLinearAttention": "fla.layers",
     "HGRN2Attention": "fla.layers",
     "LightNetAttention": "fla.layers",
+    "MultiScaleRetention": "fla.layers",
+    "SimpleGatedLinearAttention": "fla.layers",
     "GLAConfig": "fla.models",
     "GLAForCausalLM": "fla.models",
     "GLAModel": "fla.models",
@@ -39,6 +47,12 @@ _MENU = {
     "LightNetConfig": "fla.models",
     "LightNetForCausalLM": "fla.models",
     "LightNetModel": "fla.models",
+    "RetNetConfig": "fla.models",
+    "RetNetForCausalLM": "fla.models",
+    "RetNetModel": "fla.models",
+    "SimpleGLAConfig": "fla.models",
+    "SimpleGLAForCausalLM": "fla.models",
+    "SimpleGLAModel": "fla.models",
     "TransformerConfig": "fla.models",
     "TransformerForCausalLM": "fla.models",
     "TransformerModel": "fla.models",
@@ -53,6 +67,8 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         GatedLinearAttention as GatedLinearAttention,
         HGRN2Attention as HGRN2Attention,
         LightNetAttention as LightNetAttention,
+        MultiScaleRetention as MultiScaleRetention,
+        SimpleGatedLinearAttention as SimpleGatedLinearAttention,
     )
     from fla.models import (
         GLAConfig as GLAConfig,
@@ -64,6 +80,12 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         LightNetConfig as LightNetConfig,
         LightNetForCausalLM as LightNetForCausalLM,
         LightNetModel as LightNetModel,
+        RetNetConfig as RetNetConfig,
+        RetNetForCausalLM as RetNetForCausalLM,
+        RetNetModel as RetNetModel,
+        SimpleGLAConfig as SimpleGLAConfig,
+        SimpleGLAForCausalLM as SimpleGLAForCausalLM,
+        SimpleGLAModel as SimpleGLAModel,
         TransformerConfig as TransformerConfig,
         TransformerForCausalLM as TransformerForCausalLM,
         TransformerModel as TransformerModel,
@@ -80,6 +102,18 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         ShortConvolution as ShortConvolution,
     )
     from fla.ops.gla import chunk_gla as chunk_gla, fused_recurrent_gla as fused_recurrent_gla
+    from fla.ops.lightning_attn import (
+        chunk_lightning_attn as chunk_lightning_attn,
+        fused_recurrent_lightning_attn as fused_recurrent_lightning_attn,
+    )
+    from fla.ops.retention import (
+        chunk_retention as chunk_retention,
+        fused_recurrent_retention as fused_recurrent_retention,
+    )
+    from fla.ops.simple_gla import (
+        chunk_simple_gla as chunk_simple_gla,
+        fused_recurrent_simple_gla as fused_recurrent_simple_gla,
+    )
 else:
 
     def __getattr__(name: str) -> Any:

@@ -12,6 +12,8 @@ _MENU = {
     "HGRN2Attention": "fla.layers.hgrn2",
     "LightNetAttention": "fla.layers.lightnet",
     "Mixer": "fla.layers.base",
+    "MultiScaleRetention": "fla.layers.multiscale_retention",
+    "SimpleGatedLinearAttention": "fla.layers.simple_gla",
     "StateCache": "fla.layers.cache",
 }
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
+    from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
+    from fla.layers.simple_gla import SimpleGatedLinearAttention as SimpleGatedLinearAttention
 else:
     from fla.utils._menu import lazy_names
 

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fla.layers._output import GatedOutput
-from fla.layers.base import MODES, Call, check_choice, check_divisible, repeat_heads
-from fla.modules import ACT2FN, ShortConvolution
+from fla.layers._heads import GatedHeads
+from fla.layers.base import Call, repeat_heads
 from fla.ops.gla import chunk_gla, fused_recurrent_gla
 
 
-class GatedLinearAttention(GatedOutput):
+class GatedLinearAttention(GatedHeads):
     r"""Gated linear attention (arXiv 2312.06635).
 
     .. math::
@@ -71,61 +70,32 @@ class GatedLinearAttention(GatedOutput):
         layer_idx: int | None = None,
     ) -> None:
         super().__init__(hidden_size, layer_idx)
-        check_choice("mode", mode, MODES)
-        if feature_map is not None:
-            check_choice("feature_map", feature_map, ACT2FN)
-        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible("num_heads", num_heads, "num_kv_heads", num_kv_heads)
-        self.mode = mode
-        self.num_heads = num_heads
-        self.num_kv_groups = num_heads // num_kv_heads
-        self.key_dim, self.value_dim = int(hidden_size * expand_k), int(hidden_size * expand_v)
-        check_divisible("hidden_size * expand_k", self.key_dim, "num_heads", num_heads)
-        check_divisible("hidden_size * expand_v", self.value_dim, "num_heads", num_heads)
-        self.head_k_dim, self.head_v_dim = self.key_dim // num_heads, self.value_dim // num_heads
-        self.feature_map = feature_map
-        self.use_short_conv = use_short_conv
+        self.add_heads(
+            mode, expand_k, expand_v, num_heads, num_kv_heads, feature_map, use_short_conv, conv_size, conv_bias
+        )
         self.gate_logit_normalizer = gate_logit_normalizer
         self.clamp_min = clamp_min
-
-        kv_key_dim, kv_value_dim = self.key_dim // self.num_kv_groups, self.value_dim // self.num_kv_groups
-        self.q_proj = nn.Linear(hidden_size, self.key_dim, bias=False)
-        self.k_proj = nn.Linear(hidden_size, kv_key_dim, bias=False)
-        self.v_proj = nn.Linear(hidden_size, kv_value_dim, bias=False)
-        if use_output_gate:
-            self.g_proj = nn.Linear(hidden_size, self.value_dim, bias=False)
-        if use_short_conv:
-            self.q_conv1d = ShortConvolution(self.key_dim, conv_size, bias=conv_bias, activation="silu")
-            self.k_conv1d = ShortConvolution(kv_key_dim, conv_size, bias=conv_bias, activation="silu")
-            self.v_conv1d = ShortConvolution(kv_value_dim, conv_size, bias=conv_bias, activation="silu")
         self.gk_proj = nn.Sequential(
-            nn.Linear(hidden_size, gate_low_rank_dim, bias=False), nn.Linear(gate_low_rank_dim, kv_key_dim, bias=True)
+            nn.Linear(hidden_size, gate_low_rank_dim, bias=False),
+            nn.Linear(gate_low_rank_dim, self.kv_key_dim, bias=True),
         )
-        self.o_proj = nn.Linear(self.value_dim, hidden_size, bias=False)
-        self.add_output_norm(self.head_v_dim, use_output_gate, gate_fn, fuse_norm, elementwise_affine, norm_eps)
+        self.add_output(use_output_gate, gate_fn, fuse_norm, elementwise_affine, norm_eps)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Queries, keys, values and gates of x, the recurrence, and the gated output."""
-        convolutions = (self.q_conv1d, self.k_conv1d, self.v_conv1d) if self.use_short_conv else ()
-        (q, k, v), conv_state = call.convolve(convolutions, (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
-        if self.feature_map is not None:
-            q, k = ACT2FN[self.feature_map](q), ACT2FN[self.feature_map](k)
+        q, k, v, conv_state = self.heads(x, call)
         g = F.logsigmoid(self.gk_proj(x)) / self.gate_logit_normalizer
         if self.clamp_min is not None:
             g = g.clamp(min=self.clamp_min)
-        # Heads are counted from the channels: under tensor parallelism a rank holds a part of them.
-        q = q.unflatten(-1, (-1, self.head_k_dim))
-        k, g = (repeat_heads(y.unflatten(-1, (-1, self.head_k_dim)), self.num_kv_groups) for y in (k, g))
-        v = repeat_heads(v.unflatten(-1, (-1, self.head_v_dim)), self.num_kv_groups)
         o, state = (fused_recurrent_gla if self.is_recurrent(call) else chunk_gla)(
             q,
-            k,
-            v,
-            g,
+            repeat_heads(k, self.num_kv_groups),
+            repeat_heads(v, self.num_kv_groups),
+            repeat_heads(g.unflatten(-1, (-1, self.head_k_dim)), self.num_kv_groups),
             initial_state=call.read("recurrent_state"),
             output_final_state=call.writes,
             state_v_first=True,
             cu_seqlens=call.cu_seqlens,
         )
         call.write(recurrent_state=state, conv_state=conv_state)
-        return (self.o_proj(self.norm_and_gate(o, self.g_proj(x) if self.use_output_gate else None)),)
+        return (self.output(o, x),)

@@ -4,6 +4,8 @@ from fla.models.cache import Cache
 from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
+from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
+from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
 __all__ = [
@@ -17,6 +19,12 @@ __all__ = [
     "LightNetConfig",
     "LightNetForCausalLM",
     "LightNetModel",
+    "RetNetConfig",
+    "RetNetForCausalLM",
+    "RetNetModel",
+    "SimpleGLAConfig",
+    "SimpleGLAForCausalLM",
+    "SimpleGLAModel",
     "TransformerConfig",
     "TransformerForCausalLM",
     "TransformerModel",

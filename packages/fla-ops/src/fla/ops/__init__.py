@@ -7,6 +7,16 @@ _MENU = {
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "chunk_lightning_attn": "fla.ops.lightning_attn",
+    "fused_recurrent_lightning_attn": "fla.ops.lightning_attn",
+    "chunk_retention": "fla.ops.retention",
+    "fused_chunk_retention": "fla.ops.retention",
+    "fused_recurrent_retention": "fla.ops.retention",
+    "parallel_retention": "fla.ops.retention",
+    "chunk_simple_gla": "fla.ops.simple_gla",
+    "fused_chunk_simple_gla": "fla.ops.simple_gla",
+    "fused_recurrent_simple_gla": "fla.ops.simple_gla",
+    "parallel_simple_gla": "fla.ops.simple_gla",
     "parallel_attn": "fla.ops.attn",
 }
 
@@ -18,6 +28,22 @@ if TYPE_CHECKING:
         chunk_gla as chunk_gla,
         fused_chunk_gla as fused_chunk_gla,
         fused_recurrent_gla as fused_recurrent_gla,
+    )
+    from fla.ops.lightning_attn import (
+        chunk_lightning_attn as chunk_lightning_attn,
+        fused_recurrent_lightning_attn as fused_recurrent_lightning_attn,
+    )
+    from fla.ops.retention import (
+        chunk_retention as chunk_retention,
+        fused_chunk_retention as fused_chunk_retention,
+        fused_recurrent_retention as fused_recurrent_retention,
+        parallel_retention as parallel_retention,
+    )
+    from fla.ops.simple_gla import (
+        chunk_simple_gla as chunk_simple_gla,
+        fused_chunk_simple_gla as fused_chunk_simple_gla,
+        fused_recurrent_simple_gla as fused_recurrent_simple_gla,
+        parallel_simple_gla as parallel_simple_gla,
     )
 else:
     from fla.utils._menu import lazy_names

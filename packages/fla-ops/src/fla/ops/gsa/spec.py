@@ -24,7 +24,7 @@ CHUNK_SHAPES = {
     "normalised writes": Shape(1, 70, 2, 16, 16, without=("g",)),
     "normalised writes, packed": Shape(1, 70, 1, 16, 8, M=4, lengths=(30, 40), without=("g",)),
     "strong decay": Shape(1, 70, 1, 16, 16, decay=30.0),
-    "head dim 64": Shape(2, 130, 2, 64, 64, M=64, decay=1.0),
+    "head dim 64": Shape(2, 130, 2, 64, 64, M=64, decay=0.3),
     "head dim 128": Shape(2, 300, 2, 128, 128, M=64, decay=1.0),
     "more slots than channels": Shape(1, 130, 2, 48, 72, M=128, decay=1.0),
 }

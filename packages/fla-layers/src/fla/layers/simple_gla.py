@@ -1,0 +1,88 @@
+"""Linear attention with one forget gate per head as a layer."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fla.layers._heads import GatedHeads
+from fla.layers.base import Call, repeat_heads
+from fla.ops.simple_gla import chunk_simple_gla, fused_recurrent_simple_gla
+
+
+class SimpleGatedLinearAttention(GatedHeads):
+    r"""Gated linear attention with a scalar gate per head and step (arXiv 2405.11582, 2405.21060).
+
+    .. math::
+        S_t = e^{g_t}\, S_{t-1} + k_t v_t^\top, \qquad o_t = S_t^\top q_t / \sqrt{K}, \qquad
+        g_t = \mathrm{logsigmoid}(w \cdot x_t + b) / gate\_logit\_normalizer
+
+    per head; then RMS norm per head, the output gate and the output projection. The state is kept in float32,
+    ``[N, num_heads, V, K]``.
+
+    Args:
+        mode: ``"chunk"`` or ``"fused_recurrent"``; ``"fused_chunk"`` is another name of the first. Short calls
+            outside training take the recurrent form in any mode.
+        hidden_size: channels in and out.
+        expand_k: key channels of all heads over ``hidden_size``.
+        expand_v: value channels of all heads over ``hidden_size``.
+        num_heads: query heads, each with its own forget gate.
+        num_kv_heads: key and value heads, a divisor of ``num_heads``; as many unless given.
+        feature_map: activation of queries and keys by its name in ``fla.modules.ACT2FN``; none unless given.
+        use_short_conv: a short causal convolution and SiLU on queries, keys and values.
+        conv_size: its width.
+        conv_bias: whether it has a bias.
+        gate_fn: activation of the output gate by its name in ``fla.modules.ACT2FN``.
+        elementwise_affine: learn a weight for the norm of the output.
+        norm_eps: added to its mean square.
+        gate_logit_normalizer: what the logarithm of the forget gate is divided by.
+        fuse_norm: norm and output gate in one step, where ``gate_fn`` is swish.
+        layer_idx: the layer's place in the cache.
+
+    Raises:
+        ValueError: an unknown mode or activation, or sizes that the heads do not divide.
+    """
+
+    def __init__(
+        self,
+        mode: str = "chunk",
+        hidden_size: int = 1024,
+        expand_k: float = 1.0,
+        expand_v: float = 1.0,
+        num_heads: int = 4,
+        num_kv_heads: int | None = None,
+        feature_map: str | None = None,
+        use_short_conv: bool = True,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        gate_fn: str = "swish",
+        elementwise_affine: bool | None = True,
+        norm_eps: float = 1e-5,
+        gate_logit_normalizer: int = 16,
+        fuse_norm: bool = True,
+        layer_idx: int | None = None,
+    ) -> None:
+        super().__init__(hidden_size, layer_idx)
+        self.add_heads(
+            mode, expand_k, expand_v, num_heads, num_kv_heads, feature_map, use_short_conv, conv_size, conv_bias
+        )
+        self.gate_logit_normalizer = gate_logit_normalizer
+        self.gk_proj = nn.Linear(hidden_size, num_heads, bias=True)
+        self.add_output(True, gate_fn, fuse_norm, elementwise_affine, norm_eps)
+
+    def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Queries, keys, values and gates of x, the recurrence, and the gated output."""
+        q, k, v, conv_state = self.heads(x, call)
+        o, state = (fused_recurrent_simple_gla if self.is_recurrent(call) else chunk_simple_gla)(
+            q,
+            repeat_heads(k, self.num_kv_groups),
+            repeat_heads(v, self.num_kv_groups),
+            F.logsigmoid(self.gk_proj(x)) / self.gate_logit_normalizer,
+            initial_state=call.read("recurrent_state"),
+            output_final_state=call.writes,
+            state_v_first=True,
+            cu_seqlens=call.cu_seqlens,
+        )
+        call.write(recurrent_state=state, conv_state=conv_state)
+        return (self.output(o, x),)

@@ -1,0 +1,78 @@
+"""What Based must get right, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops.based.api import parallel_based
+from fla.ops.based.feature_map import taylor_width
+from fla.ops.linear_attn.spec import cost as linear_cost
+from fla.ops.simple_gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
+from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+
+QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
+PAST = {"past_k": "N H K", "past_v": "N H V"}
+PLAIN = {"use_norm": False}
+
+SHAPES = {
+    "one chunk and a bit": Shape(1, 67, 2, 8, 16),
+    "odd head dims": Shape(1, 75, 1, 5, 9),
+    "packed": Shape(1, 90, 1, 4, 16, lengths=(1, 31, 0, 40, 18)),
+    "head dim 16": Shape(2, 200, 2, 16, 64),
+    "more features than a head may have channels": Shape(1, 80, 1, 32, 64),
+}
+PLAIN_SHAPES = {"not normalised": Shape(1, 70, 2, 4, 8, options=PLAIN)}
+CONTINUED_SHAPES = {
+    "continued": Shape(2, 70, 1, 4, 8),
+    "continued, few steps": Shape(2, 6, 2, 16, 16),
+    "continued, packed": Shape(1, 70, 1, 4, 8, lengths=(30, 40)),
+    "continued, not normalised": Shape(1, 70, 1, 4, 8, options=PLAIN),
+}
+
+
+def after_a_step(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function from the state that one step before leaves behind, with the final state."""
+
+    def call(past_k: torch.Tensor, past_v: torch.Tensor, **arguments: Any) -> Any:
+        options = {name: value for name, value in arguments.items() if name not in ("q", "k", "v", "cu_seqlens")}
+        k = past_k.unsqueeze(1)
+        _, state = function(k, k, past_v.unsqueeze(1), output_final_state=True, **options)
+        return function(**arguments, initial_state=state, output_final_state=True)
+
+    call.__name__ = function.__name__
+    return call
+
+
+def cost(sizes: Sizes, element: int, chunk: int = 64) -> Cost:
+    """Every input read once and every output written once; the matrix products over features."""
+    products = linear_cost({**sizes, "K": taylor_width(sizes["K"])}, element, chunk)
+    moved = linear_cost(sizes, element)
+    return Cost(moved.bytes_fwd, moved.bytes_bwd, products.flops_fwd, products.flops_bwd)
+
+
+SPEC = Spec(
+    name="based",
+    paper="2402.18668",
+    functions=("parallel_based",),
+    backends=("triton", "torch", "reference"),
+    cases=(
+        *sequence_cases(parallel_based, QKV, {**SHAPES, **PLAIN_SHAPES}),
+        *sequence_cases(after_a_step(parallel_based), {**QKV, **PAST}, CONTINUED_SHAPES),
+    ),
+    cost=cost,
+    sequence_ops=(SequenceOp(parallel_based, partial(draw, QKV)),),
+    features=frozenset({"state", "packed", "compile", "backward"}),
+)
+
+
+def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The engine's kernels at the width of the features."""
+    for dtype in (torch.bfloat16, torch.float32):
+        name = f"{dtype} 16x64".removeprefix("torch.")
+        shape = Shape(1, 128, 2, 16, 64)
+        yield f"parallel_based {name}", partial(launch, name, shape, parallel_based, QKV, dtype)

@@ -1,0 +1,6 @@
+"""The gated linear recurrence of HGRN (arXiv 2311.04823): an elementwise scan over time."""
+
+from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
+from fla.ops.hgrn.reference import naive_recurrent_hgrn
+
+__all__ = ["chunk_hgrn", "fused_recurrent_hgrn", "naive_recurrent_hgrn"]

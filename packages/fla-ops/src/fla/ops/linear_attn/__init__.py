@@ -1,0 +1,11 @@
+"""Linear attention without decay, and on request divided by the sum of its weights."""
+
+from fla.ops.linear_attn.api import chunk_linear_attn, fused_chunk_linear_attn, fused_recurrent_linear_attn
+from fla.ops.linear_attn.reference import naive_recurrent_linear_attn
+
+__all__ = [
+    "chunk_linear_attn",
+    "fused_chunk_linear_attn",
+    "fused_recurrent_linear_attn",
+    "naive_recurrent_linear_attn",
+]

@@ -1,0 +1,44 @@
+"""Linear attention, step by step: what every other implementation is held against."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops.gla.reference import naive_recurrent_gla
+
+
+def naive_recurrent_linear_attn(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None = None,
+    initial_state: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None,
+    output_final_state: bool = False,
+    normalize: bool = False,
+    reverse: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None]:
+    r"""The recurrence :math:`S_t = S_{t-1} + k_t v_t^\top`, :math:`o_t = scale \cdot S_t^\top q_t`.
+
+    With ``normalize`` the outputs are divided by :math:`scale \cdot q_t \cdot z_t + 10^{-10}`,
+    :math:`z_t = z_{t-1} + k_t`. Runs in float64 on float64 inputs and in float32 on all others, on any device,
+    differentiated by autograd. Arguments and results are those of
+    :func:`fla.ops.linear_attn.fused_recurrent_linear_attn`.
+    """
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    q_, k_, v_ = (x.to(dtype) for x in (q, k, v))
+
+    def attend(values: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return naive_recurrent_gla(
+            q_, k_, values, None, start, output_final_state, None, scale, reverse, False, cu_seqlens
+        )
+
+    if not normalize:
+        assert initial_state is None or isinstance(initial_state, torch.Tensor)
+        o, state = attend(v_, initial_state)
+        return o.to(v.dtype), state
+    start, z = (None, None) if initial_state is None else initial_state
+    o, state = attend(v_, start)
+    total, column = attend(torch.ones_like(v_[..., :1]), None if z is None else z.permute(0, 2, 3, 1))
+    o = (o / (total + 1e-10)).to(v.dtype)
+    return o, None if state is None or column is None else (state, column.permute(0, 3, 1, 2))

@@ -1,0 +1,89 @@
+"""The public function of ReBased: what it computes and accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fla.ops._arguments import check_heads, sum_dtype
+from fla.ops.based.feature_map import half_square, half_square_width
+from fla.ops.linear_attn.normalised import (
+    LinearState,
+    check_linear_state,
+    prefers_recurrent,
+    run_linear_attn,
+    sums_and_totals,
+)
+from fla.ops.rebased.reference import naive_parallel_rebased
+from fla.utils._backend import choose_backend
+
+
+def parallel_rebased(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    eps: float = 1e-5,
+    use_scale: bool = True,
+    use_normalize: bool = True,
+    return_both: bool = False,
+    initial_state: LinearState | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> Any:
+    r"""Attention whose weights are the squares of scores, in linear time (ReBased, arXiv 2402.10644).
+
+    .. math:: w_{ij} = (scale \cdot q_i \cdot k_j)^2, \qquad
+        o_i = \sum_{j \le i} w_{ij} v_j \Big/ \Big(\sum_{j \le i} w_{ij} + eps\Big)
+
+    It is linear attention over features :math:`\phi` with :math:`\phi(x) \cdot \phi(y) = (x \cdot y)^2 / 2`, of which
+    there are F, about K squared over 2: 144 for K = 16. All is computed in float32 (float64 for float64 inputs), also
+    for half-precision operands: the first few weights of a sequence may be so small that features in half precision
+    would lose them. Differentiable once in every floating argument.
+
+    Args:
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        k: keys ``[B, T, H, K]``.
+        v: values ``[B, T, H, V]``. V up to 256.
+        eps: added to the sum of the weights.
+        use_scale: the scale is ``K ** -0.5``, else 1.
+        use_normalize: divide by the sum of the weights.
+        return_both: return the weighted sum of the values, not divided, and the sum of the weights.
+        initial_state: state before the first step ``(S, z)``, S ``[N, H, F, V]`` the sum of :math:`\phi(k_j)
+            v_j^\top` and z ``[N, 1, H, F]`` that of :math:`\phi(k_j)`; S alone where no sum of weights is asked for.
+            N is B, or the number of packed sequences.
+        output_final_state: also return the state after the last step.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        o ``[B, T, H, V]`` in the dtype of v; then, where asked for, the sum of the weights ``[B, T, H]`` and the
+        final state, both in float32.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: an argument of the wrong shape, on another device, S without z where a sum of weights is asked
+            for, or a backend that cannot run here.
+    """
+    scale = check_heads(q, k, v, {}, None if use_scale else 1.0, None, cu_seqlens)
+    sums_weights = use_normalize or return_both
+    width = half_square_width(q.shape[-1])
+    check_linear_state(initial_state, sums_weights, q, v, width, cu_seqlens)
+    chosen = choose_backend(q, backend)
+    if chosen == "reference":
+        return naive_parallel_rebased(
+            q, k, v, scale, use_normalize, eps, return_both, initial_state, output_final_state, cu_seqlens
+        )
+    q_, k_, v_ = (x.to(sum_dtype(x)) for x in (q, k, v))
+    call = (half_square(q_), half_square(k_), v_, 2 * scale**2)
+    rest = (initial_state, output_final_state, cu_seqlens, chosen)
+    recurrent = prefers_recurrent(q.shape[1], width)
+    total: tuple[torch.Tensor, ...] = ()
+    if return_both:
+        o, z, state = sums_and_totals(*call, *rest, recurrent=recurrent)
+        total = (z.squeeze(-1),)
+    else:
+        o, state = run_linear_attn(*call, eps if use_normalize else None, *rest, recurrent=recurrent)
+    results = (o.to(v.dtype), *total, *((state,) if output_final_state else ()))
+    return results if len(results) > 1 else results[0]

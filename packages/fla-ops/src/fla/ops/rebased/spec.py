@@ -1,0 +1,50 @@
+"""What ReBased must get right, and what it costs."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from fla.ops._cases import Shape, draw, sequence_cases
+from fla.ops.based.feature_map import half_square_width
+from fla.ops.based.spec import PAST, QKV, after_a_step
+from fla.ops.linear_attn.spec import cost as linear_cost
+from fla.ops.rebased.api import parallel_rebased
+from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+
+SHAPES = {
+    "one chunk and a bit": Shape(1, 67, 2, 8, 16),
+    "odd head dims": Shape(1, 75, 1, 5, 9),
+    "packed": Shape(1, 90, 1, 4, 16, lengths=(1, 31, 0, 40, 18)),
+    "head dim 16": Shape(2, 200, 2, 16, 64),
+    "more features than a head may have channels": Shape(1, 80, 1, 32, 64),
+    "not normalised": Shape(1, 70, 2, 4, 8, options={"use_normalize": False}),
+    "both sums": Shape(1, 70, 2, 4, 8, options={"return_both": True, "use_scale": False}),
+}
+CONTINUED_SHAPES = {
+    "continued": Shape(2, 70, 1, 4, 8),
+    "continued, few steps": Shape(2, 6, 2, 16, 16),
+    "continued, packed": Shape(1, 70, 1, 4, 8, lengths=(30, 40)),
+    "continued, not normalised": Shape(1, 70, 1, 4, 8, options={"use_normalize": False}),
+}
+
+
+def cost(sizes: Sizes, element: int, chunk: int = 64) -> Cost:
+    """Every input read once and every output written once; the matrix products over features."""
+    products = linear_cost({**sizes, "K": half_square_width(sizes["K"])}, element, chunk)
+    moved = linear_cost(sizes, element)
+    return Cost(moved.bytes_fwd, moved.bytes_bwd, products.flops_fwd, products.flops_bwd)
+
+
+SPEC = Spec(
+    name="rebased",
+    paper="2402.10644",
+    functions=("parallel_rebased",),
+    backends=("triton", "torch", "reference"),
+    cases=(
+        *sequence_cases(parallel_rebased, QKV, SHAPES),
+        *sequence_cases(after_a_step(parallel_rebased), {**QKV, **PAST}, CONTINUED_SHAPES),
+    ),
+    cost=cost,
+    sequence_ops=(SequenceOp(parallel_rebased, partial(draw, QKV)),),
+    features=frozenset({"state", "packed", "compile", "backward"}),
+)

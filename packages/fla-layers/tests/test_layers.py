@@ -18,6 +18,7 @@ from fla.layers import (
     LightNetAttention,
     Mixer,
     MultiScaleRetention,
+    RWKV6Attention,
     SimpleGatedLinearAttention,
     StateCache,
 )
@@ -60,6 +61,10 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     ),
     "simple_gla, no convolution": lambda: SimpleGatedLinearAttention(
         hidden_size=HIDDEN, num_heads=2, use_short_conv=False, gate_fn="sigmoid", layer_idx=0
+    ),
+    "rwkv6": lambda: RWKV6Attention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
+    "rwkv6, recurrent": lambda: RWKV6Attention(
+        "fused_recurrent", HIDDEN, 1.0, 2.0, 2, gate_fn="sigmoid", elementwise_affine=False, layer_idx=0
     ),
     "attn": lambda: Attention(HIDDEN, num_heads=2, layer_idx=0),
     "attn, grouped heads, qk-norm": lambda: Attention(

@@ -57,6 +57,9 @@ MODELS = {
     "simple_gla, hybrid": Model(
         "SimpleGLA", {"num_heads": 4, "num_kv_heads": 2, "feature_map": "elu", "fuse_norm": False, "attn": WINDOWED}
     ),
+    "rwkv6": Model("RWKV6"),
+    "rwkv6, options": Model("RWKV6", {"expand_k": 1, "norm_bias": False, "norm_first": False, "fuse_norm": False}),
+    "rwkv6, hybrid": Model("RWKV6", {"num_hidden_layers": 3, "attn": [WINDOWED]}),
     "transformer": Model("Transformer"),
     "transformer, options": Model(
         "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
@@ -66,6 +69,7 @@ GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: Compiling is slow, and these hold all that the others do.
 COMPILED = [
+    "rwkv6, options",
     "gla, options",
     "gla, hybrid",
     "hgrn2, hybrid",
@@ -374,7 +378,8 @@ def test_lora_by_peft(model: Model, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     lm, ids = model.build(), tokens(2, 12)
     before = lm(ids).logits
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head"]
+    # RWKV-6 takes this one apart instead of calling it.
+    targets = [n for n, m in lm.named_modules() if isinstance(m, torch.nn.Linear) and not n.endswith("x_proj.2")]
     settings = peft.LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
     adapted = peft.get_peft_model(lm, settings)
     loss = adapted.train()(ids, labels=ids).loss

@@ -14,6 +14,8 @@ _MENU = {
     "Mixer": "fla.layers.base",
     "MultiScaleRetention": "fla.layers.multiscale_retention",
     "SimpleGatedLinearAttention": "fla.layers.simple_gla",
+    "RWKV6Attention": "fla.layers.rwkv6",
+    "RWKV6FeedForward": "fla.layers.rwkv6",
     "StateCache": "fla.layers.cache",
 }
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
+    from fla.layers.rwkv6 import RWKV6Attention as RWKV6Attention, RWKV6FeedForward as RWKV6FeedForward
     from fla.layers.simple_gla import SimpleGatedLinearAttention as SimpleGatedLinearAttention
 else:
     from fla.utils._menu import lazy_names

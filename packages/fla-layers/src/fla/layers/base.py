@@ -28,6 +28,8 @@ class Call:
     layer_idx: int
     steps: int
     """Columns of the batch, padding included."""
+    counted: int
+    """Of these columns, those that the cache is told of."""
     past: int
     """Columns that the cache has seen before."""
     cache: MixerCache | None
@@ -41,11 +43,20 @@ class Call:
         """A state of this layer, None if there is none."""
         return None if self.cache is None else self.cache[self.layer_idx].get(name)
 
-    def write(self, recurrent_state: State | None = None, conv_state: State | None = None) -> None:
+    def write(
+        self,
+        recurrent_state: State | None = None,
+        conv_state: State | None = None,
+        ffn_state: State | None = None,
+    ) -> None:
         """Store what the next call starts from; nothing happens where no cache is written."""
         if self.cache is not None and self.writes:
             self.cache.update(
-                recurrent_state=recurrent_state, conv_state=conv_state, layer_idx=self.layer_idx, offset=self.steps
+                recurrent_state=recurrent_state,
+                conv_state=conv_state,
+                ffn_state=ffn_state,
+                layer_idx=self.layer_idx,
+                offset=self.counted,
             )
 
     def extend(
@@ -102,6 +113,8 @@ class Mixer(nn.Module):
     """Keyword arguments of :meth:`mix` whose values are shared across the layers of a model."""
     hands_on: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`forward` returns after the cache, for the layers that follow."""
+    counts_steps: ClassVar[bool] = True
+    """Whether it is the layer's mixer, which tells the cache of the new steps, or comes after that one."""
     mode: str
     """One of ``MODES``, in layers that have a chunk and a recurrent form."""
 
@@ -174,6 +187,8 @@ class Mixer(nn.Module):
             raise ValueError(f"layer_idx: {type(self).__name__} needs it to find its states in past_key_values")
         layer_idx = self.layer_idx or 0
         past = 0 if cache is None else cache.get_seq_length(layer_idx)
+        if cache is not None and use_cache and not self.counts_steps:
+            past -= steps
         padding = None
         if cu_seqlens is not None:
             check_cu_seqlens(cu_seqlens, batch)
@@ -182,7 +197,8 @@ class Mixer(nn.Module):
             check_mask(attention_mask, batch, past + steps)
             padding = find_padding(attention_mask, steps)
             cu_seqlens = None if padding is None else padding.cu_seqlens
-        return Call(layer_idx, steps, past, cache, use_cache, attention_mask, padding, cu_seqlens)
+        counted = steps if self.counts_steps else 0
+        return Call(layer_idx, steps, counted, past, cache, use_cache, attention_mask, padding, cu_seqlens)
 
 
 def check_mask(attention_mask: torch.Tensor, batch: int, length: int) -> None:

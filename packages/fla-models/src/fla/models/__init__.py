@@ -5,6 +5,7 @@ from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
+from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM, RWKV6Model
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
@@ -22,6 +23,9 @@ __all__ = [
     "RetNetConfig",
     "RetNetForCausalLM",
     "RetNetModel",
+    "RWKV6Config",
+    "RWKV6ForCausalLM",
+    "RWKV6Model",
     "SimpleGLAConfig",
     "SimpleGLAForCausalLM",
     "SimpleGLAModel",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel, initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
@@ -35,13 +35,17 @@ class Block(GradientCheckpointingLayer):
 
     def __init__(self, config: FLAConfig, mixer: Mixer) -> None:
         super().__init__()
-        norm = RMSNorm if config.fuse_norm else nn.RMSNorm
-        self.attn_norm = norm(config.hidden_size, eps=config.norm_eps)
+        self.attn_norm = self.make_norm(config)
         self.attn = mixer
-        self.mlp_norm = norm(config.hidden_size, eps=config.norm_eps)
+        self.mlp_norm = self.make_norm(config)
         self.mlp = GatedMLP(
             config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
         )
+
+    @staticmethod
+    def make_norm(config: FLAConfig) -> nn.Module:
+        """The norm of the hidden states: of a block's parts, and of what comes out of the last block."""
+        return (RMSNorm if config.fuse_norm else nn.RMSNorm)(config.hidden_size, eps=config.norm_eps)
 
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
@@ -84,6 +88,13 @@ class FLAPreTrainedModel(PreTrainedModel):
     # A recurrent state cannot be rolled back, so decoding that guesses ahead is out.
     _is_stateful = True
 
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        initial_values = getattr(module, "initial_values", None)
+        if initial_values is not None:
+            for name, value in initial_values(self.config.num_hidden_layers).items():
+                initialization.copy_(module.get_parameter(name), value)
+
 
 class FLAModel(FLAPreTrainedModel):
     """The stack of blocks between the embeddings and the last norm."""
@@ -102,7 +113,7 @@ class FLAModel(FLAPreTrainedModel):
         self.layers = nn.ModuleList(
             self.block_class(config, self.make_mixer(layer_idx)) for layer_idx in range(config.num_hidden_layers)
         )
-        self.norm = (RMSNorm if config.fuse_norm else nn.RMSNorm)(config.hidden_size, eps=config.norm_eps)
+        self.norm = self.block_class.make_norm(config)
         self.gradient_checkpointing = False
         self.post_init()  # type: ignore[no-untyped-call]
 

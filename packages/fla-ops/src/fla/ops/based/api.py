@@ -6,7 +6,7 @@ import torch
 
 from fla.ops._arguments import check_heads
 from fla.ops.based.feature_map import taylor, taylor_width
-from fla.ops.based.reference import naive_parallel_based
+from fla.ops.based.reference import naive_recurrent_based
 from fla.ops.linear_attn.normalised import LinearState, check_linear_state, prefers_recurrent, run_linear_attn
 from fla.utils._backend import choose_backend
 
@@ -60,7 +60,7 @@ def parallel_based(
     check_linear_state(initial_state, use_norm, q, v, width, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_parallel_based(q, k, v, scale, use_norm, initial_state, output_final_state, cu_seqlens)
+        return naive_recurrent_based(q, k, v, scale, use_norm, initial_state, output_final_state, cu_seqlens)
     o, final_state = run_linear_attn(
         taylor(q * scale),
         taylor(k),

@@ -1,4 +1,4 @@
-"""The gated linear recurrence of HGRN (arXiv 2311.04823): an elementwise scan over time."""
+"""HGRN's recurrence (arXiv 2311.04823): every channel a state of its own that decays and adds its input."""
 
 from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
 from fla.ops.hgrn.reference import naive_recurrent_hgrn

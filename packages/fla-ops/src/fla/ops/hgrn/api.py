@@ -1,11 +1,11 @@
-"""The public functions of the elementwise recurrence: what they compute and accept."""
+"""The public functions of HGRN's recurrence: what they compute and accept."""
 
 from __future__ import annotations
 
 import torch
 
 from fla.ops.hgrn.reference import naive_recurrent_hgrn
-from fla.ops.hgrn.scan import run_scan
+from fla.ops.hgrn.scan import run_hgrn
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
     bind_shapes,
@@ -13,6 +13,7 @@ from fla.utils._validation import (
     check_floating,
     check_not_empty,
     check_same_device,
+    check_same_dtype,
     count_sequences,
 )
 
@@ -25,23 +26,25 @@ def chunk_hgrn(
     cu_seqlens: torch.Tensor | None = None,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    r"""The gated linear recurrence of HGRN, elementwise over channels (arXiv 2311.04823).
+    r"""HGRN's recurrence, elementwise over whole sequences (arXiv 2311.04823).
 
-    .. math:: h_t = e^{g_t} h_{t-1} + x_t, \qquad o_t = h_t
+    .. math:: h_t = e^{g_t} \odot h_{t-1} + x_t, \qquad o_t = h_t
 
-    Accumulated in float32 (float64 for float64 inputs); exponents are never positive, so decays of any strength are
-    safe, minus infinity included. Differentiable once in every floating argument.
+    The state, the decay and every sum are accumulated in float32 (float64 for float64 inputs), the gradients with a
+    state recomputed in that precision; exponents are sums of decays, never differences, so decays of any strength are
+    safe. Differentiable once in every floating argument.
 
     Args:
-        x: inputs ``[B, T, D]``; float32, bfloat16, float16, or float64 on the torch backend.
-        g: log decay ``[B, T, D]``, natural logarithm, at most 0; any floating dtype.
+        x: inputs ``[B, T, D]``; float32, bfloat16, float16, or float64 on the torch backend. Any D.
+        g: log decay ``[B, T, D]``, natural logarithm, at most 0, minus infinity for a reset; any floating dtype.
         initial_state: state before the first step ``[N, D]``; N is B, or the number of packed sequences.
         output_final_state: also return the state after the last step.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
-        ``(o, final_state)``: o ``[B, T, D]`` in the dtype of x; the state in float32, None unless asked for.
+        ``(o, final_state)``: every state o ``[B, T, D]`` in the dtype of x; the last one ``[N, D]`` in float32, None
+        unless asked for.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -49,25 +52,17 @@ def chunk_hgrn(
     """
     sizes = bind_shapes({"x": (x, "B T D"), "g": (g, "B T D")})
     check_not_empty(sizes)
-    check_floating({"x": x, "g": g, "initial_state": initial_state})
+    check_same_dtype({"x": x})
+    check_floating({"g": g, "initial_state": initial_state})
     check_cu_seqlens(cu_seqlens, sizes["B"])
-    known = {**sizes, "N": count_sequences(cu_seqlens, sizes["B"])}
-    bind_shapes({"initial_state": (initial_state, "N D?")}, known)
+    sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
+    bind_shapes({"initial_state": (initial_state, "N D?")}, known={**sizes, **sequences})
     check_same_device({"x": x, "g": g, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
     chosen = choose_backend(x, backend)
     if chosen == "reference":
         return naive_recurrent_hgrn(x, g, initial_state, output_final_state, cu_seqlens)
-    o, final_state = run_scan(x, g, initial_state, cu_seqlens, chosen)
-    return o, final_state if output_final_state else None
+    return run_hgrn(x, g, initial_state, cu_seqlens, output_final_state, chosen)
 
 
-def fused_recurrent_hgrn(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None = None,
-    output_final_state: bool = False,
-    cu_seqlens: torch.Tensor | None = None,
-    backend: str | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`chunk_hgrn` by its name for decoding: one algorithm serves a single step and a long sequence alike."""
-    return chunk_hgrn(x, g, initial_state, output_final_state, cu_seqlens, backend)
+#: The same function: one scan serves a single step and long sequences, and cuts time only where that is faster.
+fused_recurrent_hgrn = chunk_hgrn

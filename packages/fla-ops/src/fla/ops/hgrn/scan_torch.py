@@ -1,8 +1,7 @@
-r"""The elementwise recurrence in plain PyTorch, on two levels.
+"""HGRN's recurrence in plain PyTorch: time is cut into chunks, and all chunks take the same step at once.
 
-Time is cut into chunks. All chunks walk their steps side by side, each from a state of zero; then the states at the
-chunks' starts follow from one another; then each step adds what its chunk's start has decayed to. The gradient of h
-obeys the same recurrence backwards, with the decay of the step after: :math:`dh_t = do_t + e^{g_{t+1}} dh_{t+1}`.
+What a chunk adds to a state of zero, and how much it decays any other, gives the state before each chunk; from there
+every chunk runs on its own. Where one step of all sequences is work enough, a sequence is one chunk.
 """
 
 from __future__ import annotations
@@ -11,68 +10,96 @@ import torch
 
 from fla.ops._arguments import sum_dtype
 from fla.ops._chunks_torch import ChunkLayout
-from fla.utils._varlen import boundaries
+from fla.utils._validation import count_sequences
 
-CHUNK_SIZE = 64
+#: Elements that a step should have for its arithmetic to outweigh the cost of calling PyTorch.
+WIDE = 1 << 14
 
 
-def scan_fwd_torch(
+def chunk_size(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> int:
+    """At least the root of T, where steps and chunks are as many; at most the (mean) length of a sequence."""
+    batch, total, channels = x.shape
+    root = 1 << (total.bit_length() // 2)
+    mean = -(-batch * total // count_sequences(cu_seqlens, batch))
+    return min(max(root, total * batch * channels // WIDE), mean)
+
+
+class _Chunks:
+    """The steps of a call cut into chunks: tensors ``[M, C, D]`` in the dtype of sums, no decay at the padding."""
+
+    def __init__(self, x: torch.Tensor, g: torch.Tensor, cu_seqlens: torch.Tensor | None) -> None:
+        self.layout = ChunkLayout(x.shape[0], x.shape[1], chunk_size(x, cu_seqlens), cu_seqlens)
+        self.dtype = sum_dtype(x)
+        self.x, self.decay = self.split(x), self.split(g).exp()
+        self.steps = range(self.x.shape[1])
+        self.uncut = set(self.layout.chunks) == {1}
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layout.split(x.unsqueeze(2), self.dtype).squeeze(1)
+
+    def join(self, x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        return self.layout.join(x.unsqueeze(1), dtype).squeeze(2)
+
+    def starts(self, initial_state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The state before each chunk ``[M, D]``, and after each sequence where sequences are cut."""
+        state = torch.zeros_like(self.x[:, 0])
+        if not self.uncut:
+            for c in self.steps:
+                torch.addcmul(self.x[:, c], self.decay[:, c], state, out=state)
+        return self._carry(state, initial_state, reverse=False)
+
+    def ends(self, do: torch.Tensor, dfinal_state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradient of the state after each chunk, and before each sequence where sequences are cut."""
+        dstate = torch.zeros_like(do[:, 0])
+        if not self.uncut:
+            for c in reversed(self.steps):
+                dstate.add_(do[:, c]).mul_(self.decay[:, c])
+        return self._carry(dstate, dfinal_state, reverse=True)
+
+    def _carry(
+        self, added: torch.Tensor, start: torch.Tensor | None, reverse: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """From what each chunk adds to a state of zero."""
+        if self.uncut:
+            return (added, added) if start is None else (start.to(self.dtype, copy=True),) * 2
+        start = None if start is None else start[:, None, :, None]
+        decay = self.decay.prod(1)[:, None]
+        states, last = self.layout.scan(added[:, None, :, None], decay, start, reverse)
+        return states[:, 0, :, 0], last[:, 0, :, 0]
+
+
+def hgrn_fwd_torch(
     x: torch.Tensor, g: torch.Tensor, initial_state: torch.Tensor | None, cu_seqlens: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, D]`` and final states ``[N, D]``."""
-    dtype = sum_dtype(x)
-    layout = ChunkLayout(x.shape[0], x.shape[1], min(CHUNK_SIZE, x.shape[1]), cu_seqlens)
-    h, g_ = layout.split(x.unsqueeze(2), dtype), layout.split(g.unsqueeze(2), dtype)
-    decay = g_.exp()
-    for i in range(1, layout.chunk_size):
-        h[:, :, i].addcmul_(decay[:, :, i], h[:, :, i - 1])
-    # As products, because the sum of -inf and what follows it would be -inf as well.
-    through = decay.cumprod(2)
-    ends = h[:, :, -1].clone().unsqueeze(-1)
-    starts, final = layout.scan(ends, through[:, :, -1], _columns(initial_state))
-    h.addcmul_(through, starts.transpose(-1, -2))
-    return layout.join(h, x.dtype).squeeze(2), final[:, 0, :, 0]
+    chunks = _Chunks(x, g, cu_seqlens)
+    state, last = chunks.starts(initial_state)
+    h = torch.empty_like(chunks.x)
+    for c in chunks.steps:
+        state = torch.addcmul(chunks.x[:, c], chunks.decay[:, c], state, out=h[:, c])
+    return chunks.join(h, x.dtype), state.clone() if chunks.uncut else last
 
 
-def scan_bwd_torch(
+def hgrn_bwd_torch(
+    x: torch.Tensor,
     g: torch.Tensor,
-    o: torch.Tensor,
     initial_state: torch.Tensor | None,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, g and the initial states."""
-    dtype = sum_dtype(o)
-    layout = ChunkLayout(o.shape[0], o.shape[1], min(CHUNK_SIZE, o.shape[1]), cu_seqlens)
-    dh, g_ = layout.split(do.unsqueeze(2), dtype), layout.split(g.unsqueeze(2), dtype)
-    decay = g_.exp()
-    for i in reversed(range(layout.chunk_size - 1)):
-        dh[:, :, i].addcmul_(decay[:, :, i + 1], dh[:, :, i + 1])
-    after = torch.cat([decay[:, :, 1:], torch.ones_like(decay[:, :, :1])], 2).flip(2).cumprod(2).flip(2)
-    through = after[:, :, 0] * decay[:, :, 0]
-    firsts = (decay[:, :, 0] * dh[:, :, 0]).unsqueeze(-1)
-    starts, dinitial = layout.scan(firsts, through, _columns(dfinal_state), reverse=True)
-    dh.addcmul_(after, starts.transpose(-1, -2))
-    dx = layout.join(dh, dtype).squeeze(2)
-    dg = dx * g.to(dtype).exp() * _previous(o.to(dtype), initial_state, cu_seqlens)
-    return dx.to(o.dtype), dg.to(g.dtype), dinitial[:, 0, :, 0]
+    r"""Gradients of x, g and the initial states.
 
-
-def _columns(state: torch.Tensor | None) -> torch.Tensor | None:
-    """``[N, D]`` as the ``[N, 1, D, 1]`` of :meth:`ChunkLayout.scan`."""
-    return None if state is None else state[:, None, :, None]
-
-
-def _previous(o: torch.Tensor, initial_state: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
-    """The state before each step ``[B, T, D]``."""
-    before = torch.cat([torch.zeros_like(o[:, :1]), o[:, :-1]], 1)
-    if cu_seqlens is None:
-        if initial_state is not None:
-            before[:, 0] = initial_state
-        return before
-    ends = boundaries(cu_seqlens, o.shape[1])
-    for n, (start, end) in enumerate(zip(ends, ends[1:])):
-        if start < end:
-            before[0, start] = 0.0 if initial_state is None else initial_state[n]
-    return before
+    .. math:: dh_t = do_t + u_{t+1}, \quad u_t = e^{g_t} dh_t, \quad dx_t = dh_t, \quad dg_t = u_t \odot h_{t-1}
+    """
+    chunks = _Chunks(x, g, cu_seqlens)
+    before, dh, do_ = torch.empty_like(chunks.x), torch.empty_like(chunks.x), chunks.split(do)
+    before[:, 0] = chunks.starts(initial_state)[0]
+    for c in chunks.steps[:-1]:
+        torch.addcmul(chunks.x[:, c], chunks.decay[:, c], before[:, c], out=before[:, c + 1])
+    u, first = chunks.ends(do_, dfinal_state)
+    for c in reversed(chunks.steps):
+        torch.add(do_[:, c], u, out=dh[:, c])
+        torch.mul(dh[:, c], chunks.decay[:, c], out=u)
+    dg = before.mul_(chunks.decay).mul_(dh)
+    return chunks.join(dh, x.dtype), chunks.join(dg, g.dtype), u if chunks.uncut else first

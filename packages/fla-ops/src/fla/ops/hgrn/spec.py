@@ -1,4 +1,4 @@
-"""What the elementwise recurrence must get right, and what it costs."""
+"""What HGRN's recurrence must get right, and what it costs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,43 @@ from functools import partial
 import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
-from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
+from fla.ops.hgrn.api import chunk_hgrn
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
-SEQUENCES = {"x": "B T K", "g": "B T K -"}
-OPERANDS = {**SEQUENCES, "initial_state": "N K"}
+#: V is the number of channels D, whatever heads there are.
+SEQUENCES = {"x": "B T V", "g": "B T V -"}
+OPERANDS = {**SEQUENCES, "initial_state": "N V"}
 
-#: The channels are K here.
 SHAPES = {
-    "one step": Shape(3, 1, 1, 10, 1),
-    "one chunk and a bit": Shape(2, 67, 1, 16, 1),
-    "odd width": Shape(1, 100, 1, 37, 1, decay=1.0),
-    "packed": Shape(1, 90, 1, 16, 1, lengths=(1, 31, 0, 40, 18), decay=1.0),
-    "strong decay": Shape(1, 70, 1, 16, 1, decay=30.0),
-    "time split in segments": Shape(1, 1030, 1, 8, 1),
-    "time split in segments, packed": Shape(1, 1030, 1, 8, 1, lengths=(300, 0, 1, 600, 129), decay=1 / 256),
-    "wide": Shape(2, 300, 1, 520, 1, decay=1.0),
-    "long": Shape(2, 20_000, 1, 500, 1, decay=1 / 256),
+    "one step": Shape(3, 1, 1, 1, 16),
+    "one chunk and a bit": Shape(2, 67, 1, 1, 24),
+    "one channel": Shape(2, 40, 1, 1, 1, decay=1.0),
+    "odd channels": Shape(1, 75, 1, 1, 37, decay=1.0),
+    "packed": Shape(1, 90, 1, 1, 16, lengths=(1, 31, 0, 40, 18), decay=1.0),
+    "strong decay": Shape(1, 70, 1, 1, 16, decay=30.0),
+    "cut into segments": Shape(1, 290, 1, 1, 8, decay=1.0),
+    "cut into segments, packed": Shape(1, 300, 1, 1, 8, lengths=(7, 0, 280, 13), decay=0.2),
+    "long": Shape(2, 3000, 1, 1, 100),
+    "many sequences": Shape(1, 500, 1, 1, 64, lengths=(3,) * 100 + (200,)),
+    "many channels": Shape(8, 1024, 1, 1, 2048, decay=1.0),
+    "few channels, very long": Shape(1, 40000, 1, 1, 512, decay=0.01),
+    "few channels, very long, packed": Shape(1, 40000, 1, 1, 512, lengths=(20001, 0, 3, 19996), decay=0.01),
 }
-RECURRENT_SHAPES = {"one step": SHAPES["one step"], "packed": SHAPES["packed"]}
+
+
+def make_inputs(sizes: Sizes, generator: torch.Generator, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Channels for all heads together."""
+    return draw(SEQUENCES, {**sizes, "V": sizes["H"] * sizes["V"]}, generator, dtype)
 
 
 def cost(sizes: Sizes, element: int) -> Cost:
-    """Every input read once and every output written once; two operations an element and step."""
-    elements = sizes["B"] * sizes["T"] * sizes.get("D", sizes.get("H", 1) * sizes["K"])
+    """Every input read once and every output written once; the backward pass also runs the forward one again."""
+    elements = sizes["B"] * sizes["T"] * sizes["H"] * sizes["V"]
     return Cost(
         bytes_fwd=3 * elements * element,
         bytes_bwd=5 * elements * element,
-        flops_fwd=2 * elements,
-        flops_bwd=5 * elements,
+        flops_fwd=3 * elements,
+        flops_bwd=8 * elements,
     )
 
 
@@ -45,15 +53,9 @@ SPEC = Spec(
     paper="2311.04823",
     functions=("chunk_hgrn", "fused_recurrent_hgrn"),
     backends=("triton", "torch", "reference"),
-    cases=(
-        *sequence_cases(chunk_hgrn, OPERANDS, SHAPES),
-        *sequence_cases(fused_recurrent_hgrn, OPERANDS, RECURRENT_SHAPES),
-    ),
+    cases=tuple(sequence_cases(chunk_hgrn, OPERANDS, SHAPES)),
     cost=cost,
-    sequence_ops=(
-        SequenceOp(chunk_hgrn, partial(draw, SEQUENCES)),
-        SequenceOp(fused_recurrent_hgrn, partial(draw, SEQUENCES)),
-    ),
+    sequence_ops=(SequenceOp(chunk_hgrn, make_inputs),),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
 
@@ -62,11 +64,10 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
     for dtype in (torch.bfloat16, torch.float32):
         for title, shape in (
-            ("one step", Shape(2, 1, 1, 1024, 1)),
-            ("whole", Shape(2, 128, 1, 1024, 1)),
-            ("packed", Shape(1, 128, 1, 1024, 1, lengths=(100, 28))),
-            ("segments", Shape(1, 2048, 1, 256, 1)),
-            ("segments, packed", Shape(1, 2048, 1, 256, 1, lengths=(2000, 48))),
+            ("uncut", Shape(128, 64, 1, 1, 64)),
+            ("cut", Shape(1, 600, 1, 1, 512)),
+            ("cut, packed", Shape(1, 600, 1, 1, 512, lengths=(500, 100))),
+            ("odd channels", Shape(1, 600, 1, 1, 100)),
         ):
             name = f"{dtype} {title}".removeprefix("torch.")
             yield f"chunk_hgrn {name}", partial(launch, name, shape, chunk_hgrn, OPERANDS, dtype)

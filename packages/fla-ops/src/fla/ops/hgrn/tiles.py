@@ -1,35 +1,50 @@
-"""Tile sizes of the elementwise scan, and how time is split among programs."""
+"""Tile sizes of the scan kernels."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import power_of_two
+from fla.utils._tiles import TileKey, TileTable, power_of_two
 
-#: Programs that keep a large GPU busy.
-_ENOUGH = 512
-#: No program walks fewer steps than this, or it would do nothing but start.
-_SHORTEST = 256
+#: Programs from which on cutting time into segments, which reads inputs twice, does not pay.
+ENOUGH_PROGRAMS = 128
+#: Programs to aim for where time is cut.
+WANTED_PROGRAMS = 1024
+#: A program reads the sums of all segments before its own, so they must be few.
+MOST_SEGMENTS = 64
+#: Shorter segments are not worth another launch.
+LEAST_SEGMENT = 256
 
 
 class ScanTile(NamedTuple):
-    """Steps and channels that a program holds at a time, and its warps."""
+    """Steps and channels that a program loads at a time, by how many warps, staged how deep."""
 
     steps: int
     channels: int
     warps: int
+    stages: int
+
+    @property
+    def channels_per_thread(self) -> int:
+        """Channels side by side in one thread, so that all its warps stand side by side and time never crosses them."""
+        return max(1, self.channels // (32 * self.warps))
+
+    def segment(self, total: int, programs: int) -> int:
+        """Steps after which time is cut, a multiple of ``steps``; at least ``total`` where it is not cut.
+
+        Args:
+            total: steps of the longest sequence.
+            programs: how many there are where time is not cut.
+        """
+        if programs >= ENOUGH_PROGRAMS:
+            return -(-total // self.steps) * self.steps
+        segments = min(MOST_SEGMENTS, -(-WANTED_PROGRAMS // programs))
+        steps = max(-(-total // segments), min(total, LEAST_SEGMENT))
+        return -(-steps // self.steps) * self.steps
 
 
-def scan_tile(total: int, channels: int) -> ScanTile:
-    """The tile for sequences of ``total`` steps of so many channels."""
-    if total == 1:
-        return ScanTile(1, min(power_of_two(channels), 512), 4)
-    return ScanTile(32, min(power_of_two(channels), 128), 4)
+def _scan_tile(key: TileKey) -> ScanTile:
+    return ScanTile(steps=32, channels=min(64, power_of_two(key.key_dim, 32)), warps=1, stages=3)
 
 
-def segment_steps(total: int, sequences: int, blocks: int) -> int:
-    """Steps of a segment of time: all of them where there are programs enough without splitting it."""
-    if sequences * blocks >= _ENOUGH or total <= 2 * _SHORTEST:
-        return total
-    segments = -(-_ENOUGH // blocks)
-    return max(_SHORTEST, power_of_two(-(-total // segments)))
+SCAN_TILES: TileTable[ScanTile] = TileTable(_scan_tile)

@@ -6,18 +6,21 @@ import torch
 
 from fla.ops.gla.reference import naive_recurrent_gla
 
+#: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
+State = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+
 
 def naive_recurrent_linear_attn(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     scale: float | None = None,
-    initial_state: torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None = None,
+    initial_state: State | None = None,
     output_final_state: bool = False,
     normalize: bool = False,
     reverse: bool = False,
     cu_seqlens: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, torch.Tensor] | None]:
+) -> tuple[torch.Tensor, State | None]:
     r"""The recurrence :math:`S_t = S_{t-1} + k_t v_t^\top`, :math:`o_t = scale \cdot S_t^\top q_t`.
 
     With ``normalize`` the outputs are divided by :math:`scale \cdot q_t \cdot z_t + 10^{-10}`,
@@ -25,6 +28,22 @@ def naive_recurrent_linear_attn(
     differentiated by autograd. Arguments and results are those of
     :func:`fla.ops.linear_attn.fused_recurrent_linear_attn`.
     """
+    o, total, state = naive_sums(q, k, v, scale, initial_state, output_final_state, normalize, reverse, cu_seqlens)
+    return (o if total is None else o / (total + 1e-10)).to(v.dtype), state
+
+
+def naive_sums(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None,
+    initial_state: State | None,
+    output_final_state: bool,
+    normalize: bool,
+    reverse: bool,
+    cu_seqlens: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None, State | None]:
+    """The weighted sums of values ``[B, T, H, V]``, of ones ``[B, T, H, 1]`` if ``normalize``, and the final state."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     q_, k_, v_ = (x.to(dtype) for x in (q, k, v))
 
@@ -36,9 +55,8 @@ def naive_recurrent_linear_attn(
     if not normalize:
         assert initial_state is None or isinstance(initial_state, torch.Tensor)
         o, state = attend(v_, initial_state)
-        return o.to(v.dtype), state
+        return o, None, state
     start, z = (None, None) if initial_state is None else initial_state
     o, state = attend(v_, start)
     total, column = attend(torch.ones_like(v_[..., :1]), None if z is None else z.permute(0, 2, 3, 1))
-    o = (o / (total + 1e-10)).to(v.dtype)
-    return o, None if state is None or column is None else (state, column.permute(0, 3, 1, 2))
+    return o, total, None if state is None or column is None else (state, column.permute(0, 3, 1, 2))

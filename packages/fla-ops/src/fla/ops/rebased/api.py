@@ -15,7 +15,7 @@ from fla.ops.linear_attn.normalised import (
     run_linear_attn,
     sums_and_totals,
 )
-from fla.ops.rebased.reference import naive_parallel_rebased
+from fla.ops.rebased.reference import naive_recurrent_rebased
 from fla.utils._backend import choose_backend
 
 
@@ -72,8 +72,8 @@ def parallel_rebased(
     check_linear_state(initial_state, sums_weights, q, v, width, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_parallel_rebased(
-            q, k, v, scale, use_normalize, eps, return_both, initial_state, output_final_state, cu_seqlens
+        return naive_recurrent_rebased(
+            q, k, v, eps, use_scale, use_normalize, return_both, initial_state, output_final_state, cu_seqlens
         )
     q_, k_, v_ = (x.to(sum_dtype(x)) for x in (q, k, v))
     call = (half_square(q_), half_square(k_), v_, 2 * scale**2)

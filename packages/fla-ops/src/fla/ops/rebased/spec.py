@@ -11,20 +11,22 @@ from fla.ops.linear_attn.spec import cost as linear_cost
 from fla.ops.rebased.api import parallel_rebased
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
+PLAIN = {"use_normalize": False}
+
 SHAPES = {
     "one chunk and a bit": Shape(1, 67, 2, 8, 16),
     "odd head dims": Shape(1, 75, 1, 5, 9),
     "packed": Shape(1, 90, 1, 4, 16, lengths=(1, 31, 0, 40, 18)),
     "head dim 16": Shape(2, 200, 2, 16, 64),
-    "more features than a head may have channels": Shape(1, 80, 1, 32, 64),
-    "not normalised": Shape(1, 70, 2, 4, 8, options={"use_normalize": False}),
+    "more features than a head may have channels": Shape(1, 70, 1, 22, 48, options=PLAIN),
+    "not normalised": Shape(1, 70, 2, 4, 8, options=PLAIN),
     "both sums": Shape(1, 70, 2, 4, 8, options={"return_both": True, "use_scale": False}),
 }
 CONTINUED_SHAPES = {
     "continued": Shape(2, 70, 1, 4, 8),
-    "continued, few steps": Shape(2, 6, 2, 16, 16),
+    "continued, few steps": Shape(2, 6, 2, 16, 16, options={"return_both": True}),
     "continued, packed": Shape(1, 70, 1, 4, 8, lengths=(30, 40)),
-    "continued, not normalised": Shape(1, 70, 1, 4, 8, options={"use_normalize": False}),
+    "continued, not normalised": Shape(1, 70, 1, 4, 8, options=PLAIN),
 }
 
 

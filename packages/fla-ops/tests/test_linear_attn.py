@@ -1,0 +1,109 @@
+"""Linear attention with a normaliser, Based and ReBased: definitions, feature maps, states that do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fla.ops.based import fused_chunk_based, naive_parallel_based, parallel_based
+from fla.ops.based.feature_map import half_square, half_square_width, taylor, taylor_width
+from fla.ops.based.reference import naive_half_square, naive_taylor
+from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
+from fla.ops.rebased import naive_parallel_rebased, parallel_rebased
+from fla.utils.numerics import get_err_ratio
+
+TIGHT = 1e-12
+Feature = Callable[[torch.Tensor], torch.Tensor]
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def qkv(time: int, dim: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return normal(2, time, 2, dim), normal(2, time, 2, dim, seed=1), normal(2, time, 2, 3, seed=2)
+
+
+def test_linear_attention_is_what_its_matrix_of_weights_says() -> None:
+    q, k, v = qkv(70)
+    q, k = q.abs(), k.abs()
+    weights = torch.einsum("bthd,bshd->bhts", q, k).tril()
+    plain = torch.einsum("bhts,bshv->bthv", weights, v)
+    normalised = plain / weights.sum(-1).transpose(1, 2).unsqueeze(-1)
+    for function in (chunk_linear_attn, fused_recurrent_linear_attn):
+        assert get_err_ratio(0.5 * plain, function(q, k, v, normalize=False)[0]) < TIGHT
+        assert get_err_ratio(normalised, function(q, k, v, normalize=True)[0]) < TIGHT
+    _, (_, z) = chunk_linear_attn(q, k, v, output_final_state=True)
+    assert get_err_ratio(k.sum(1, keepdim=True), z) < TIGHT
+
+
+@pytest.mark.parametrize("dim", [4, 5])
+@pytest.mark.parametrize("use_norm", [True, False])
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_features_give_the_weights_of_the_definition(dim: int, use_norm: bool, backend: str) -> None:
+    q, k, v = qkv(70, dim)
+    o = naive_parallel_based(q, k, v, 0.3, use_norm)
+    assert get_err_ratio(o, parallel_based(q, k, v, 0.3, use_norm, backend=backend)) < TIGHT
+    o = naive_parallel_rebased(q, k, v, None, use_norm)
+    assert get_err_ratio(o, parallel_rebased(q, k, v, use_normalize=use_norm, backend=backend)) < 1e-10
+    o, z = parallel_rebased(q, k, v, use_scale=False, return_both=True, backend=backend)
+    assert get_err_ratio(naive_parallel_rebased(q, k, v, 1.0, use_norm=False), o) < TIGHT
+    assert get_err_ratio(naive_parallel_rebased(q, k, torch.ones_like(v), 1.0, use_norm=False)[..., 0], z) < TIGHT
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 7, 16])
+@pytest.mark.parametrize(
+    ("features", "naive", "width"),
+    [(half_square, naive_half_square, half_square_width), (taylor, naive_taylor, taylor_width)],
+    ids=["half_square", "taylor"],
+)
+def test_features_and_their_gradient(features: Feature, naive: Feature, width: Callable[[int], int], dim: int) -> None:
+    x = normal(3, dim).requires_grad_()
+    assert get_err_ratio(naive(x), features(x)) < 1e-15
+    assert features(x).shape[-1] == width(dim)
+    assert torch.autograd.gradcheck(features, x)
+
+
+def test_based_keeps_its_form_in_half_precision_and_rebased_its_first_weights() -> None:
+    # Scores of the first steps that are nearly zero: a square of rounded features would lose them.
+    q, k = torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.tensor([1.0, 1.01, 1.0, 1.0])
+    q, k, v = q.expand(1, 2, 1, 4), k.expand(1, 2, 1, 4), torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
+    for function, naive in ((parallel_based, naive_parallel_based), (parallel_rebased, naive_parallel_rebased)):
+        half = [x.bfloat16() for x in (q, k, v)]
+        o = function(*half)
+        assert o.dtype == torch.bfloat16
+        assert get_err_ratio(naive(*(x.double() for x in half)), o) < 0.01
+
+
+def test_there_is_one_form_of_based() -> None:
+    assert fused_chunk_based is parallel_based
+
+
+@pytest.mark.parametrize(
+    ("function", "plain", "width"),
+    [
+        (chunk_linear_attn, {"normalize": False}, 4),
+        (fused_recurrent_linear_attn, {}, 4),
+        (parallel_based, {"use_norm": False}, 16),
+        (parallel_rebased, {"use_normalize": False}, 16),
+    ],
+)
+def test_states_that_do_not_fit_are_named(function: Callable[..., Any], plain: dict[str, bool], width: int) -> None:
+    q, k, v = qkv(3)
+    s, z = normal(2, 2, width, 3), normal(2, 1, 2, width)
+    normalised = {"normalize": True} if function is fused_recurrent_linear_attn else {}
+    with pytest.raises(ValueError, match=r"initial_state: the normaliser.*expected \(S, z\), got S alone \[2, 2"):
+        function(q, k, v, initial_state=s, **normalised)
+    with pytest.raises(TypeError, match=r"initial_state: expected a pair of tensors \(S, z\), got tuple"):
+        function(q, k, v, initial_state=(s, z, z), **normalised)
+    with pytest.raises(TypeError, match="initial_state: expected a tensor S, got tuple"):
+        function(q, k, v, initial_state=(s, z), **plain)
+    with pytest.raises(ValueError, match=rf"initial_state\[1\].*\[N, 1, H, K\].*K={width}.*got \[2, 2, {width}\]"):
+        function(q, k, v, initial_state=(s, z[:, 0]), **normalised)
+    with pytest.raises(ValueError, match=r"initial_state: expected shape.*N=2"):
+        function(q, k, v, initial_state=s[:1], **plain)
+    with pytest.raises(ValueError, match=r"v: expected shape.*B=2"):
+        function(q, k, v[:1])

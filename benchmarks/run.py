@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
+from fla.ops._cases import flatten
 from fla.utils._spec import SequenceOp, Sizes, Spec, specs
 
 DEFAULTS = {
-    "cuda": ({"B": 8, "T": 4096, "H": 16, "K": 128, "V": 128}, torch.bfloat16, ("triton",)),
-    "cpu": ({"B": 1, "T": 1024, "H": 4, "K": 64, "V": 64}, torch.float32, ("torch", "reference")),
+    "cuda": ({"B": 8, "T": 4096, "H": 16, "HV": 16, "K": 128, "V": 128, "M": 64}, torch.bfloat16, ("triton",)),
+    "cpu": ({"B": 1, "T": 1024, "H": 4, "HV": 4, "K": 64, "V": 64, "M": 64}, torch.float32, ("torch", "reference")),
 }
 
 
@@ -63,10 +64,11 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     inputs = op.make(sizes, torch.Generator(device).manual_seed(0), dtype)
     leaves = {name: x.requires_grad_() for name, x in inputs.items()}
-    weights = torch.randn_like(op.function(**leaves, backend=backend)[0])
 
     def forward() -> torch.Tensor:
-        return op.function(**leaves, backend=backend)[0]
+        return next(flatten(op.function(**leaves, backend=backend)))
+
+    weights = torch.randn_like(forward())
 
     def both() -> None:
         torch.autograd.grad(forward(), list(leaves.values()), weights)

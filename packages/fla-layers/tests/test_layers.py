@@ -13,11 +13,15 @@ from safetensors import safe_open
 import fla.layers
 from fla.layers import (
     Attention,
+    BasedLinearAttention,
     GatedLinearAttention,
+    GatedShortConvolution,
     HGRN2Attention,
     LightNetAttention,
+    LinearAttention,
     Mixer,
     MultiScaleRetention,
+    ReBasedLinearAttention,
     RWKV6Attention,
     SimpleGatedLinearAttention,
     StateCache,
@@ -66,6 +70,30 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "rwkv6, recurrent": lambda: RWKV6Attention(
         "fused_recurrent", HIDDEN, 1.0, 2.0, 2, gate_fn="sigmoid", elementwise_affine=False, layer_idx=0
     ),
+    "linear_attn": lambda: LinearAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
+    "linear_attn, hedgehog, normalised": lambda: LinearAttention(
+        "fused_chunk", HIDDEN, 1.0, 1.0, 4, 2, "hedgehog", True, do_feature_map_norm=True, layer_idx=0
+    ),
+    "linear_attn, elu, normalised, recurrent": lambda: LinearAttention(
+        "fused_recurrent", HIDDEN, 0.5, 2.0, 2, None, "elu", norm_q=True, do_feature_map_norm=True, layer_idx=0
+    ),
+    "linear_attn, t2r, no norm": lambda: LinearAttention(
+        hidden_size=HIDDEN, num_heads=2, feature_map="t2r", output_norm="identity", layer_idx=0
+    ),
+    "linear_attn, dpfp": lambda: LinearAttention(
+        hidden_size=HIDDEN, num_heads=2, feature_map="dpfp", norm_q=True, norm_k=True, layer_idx=0
+    ),
+    "linear_attn, relu": lambda: LinearAttention(hidden_size=HIDDEN, num_heads=2, feature_map="relu", layer_idx=0),
+    "linear_attn, identity": lambda: LinearAttention(
+        hidden_size=HIDDEN, num_heads=2, feature_map="identity", elementwise_affine=False, layer_idx=0
+    ),
+    "based": lambda: BasedLinearAttention(HIDDEN, 5, None, 2, layer_idx=0),
+    "based, grouped heads": lambda: BasedLinearAttention(HIDDEN, 4, 2, 4, mode="fused_chunk", layer_idx=0),
+    "rebased": lambda: ReBasedLinearAttention(HIDDEN, 64, 4, None, 2, layer_idx=0),
+    "rebased, bare map, grouped heads": lambda: ReBasedLinearAttention(
+        HIDDEN, 64, 5, 2, 4, False, False, False, mode="chunk", layer_idx=0
+    ),
+    "gated convolution": lambda: GatedShortConvolution(HIDDEN, layer_idx=0),
     "attn": lambda: Attention(HIDDEN, num_heads=2, layer_idx=0),
     "attn, grouped heads, qk-norm": lambda: Attention(
         HIDDEN, num_heads=4, num_kv_heads=2, qkv_bias=True, qk_norm=True, layer_idx=0

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
     "Attention": "fla.layers.attn",
+    "BasedLinearAttention": "fla.layers.based",
     "GatedLinearAttention": "fla.layers.gla",
+    "GatedShortConvolution": "fla.layers.gated_conv",
     "HGRN2Attention": "fla.layers.hgrn2",
     "LightNetAttention": "fla.layers.lightnet",
+    "LinearAttention": "fla.layers.linear_attn",
     "Mixer": "fla.layers.base",
     "MultiScaleRetention": "fla.layers.multiscale_retention",
+    "ReBasedLinearAttention": "fla.layers.rebased",
     "SimpleGatedLinearAttention": "fla.layers.simple_gla",
     "RWKV6Attention": "fla.layers.rwkv6",
     "RWKV6FeedForward": "fla.layers.rwkv6",
@@ -24,11 +28,15 @@ __all__ = list(_MENU)
 if TYPE_CHECKING:
     from fla.layers.attn import Attention as Attention
     from fla.layers.base import Mixer as Mixer
+    from fla.layers.based import BasedLinearAttention as BasedLinearAttention
     from fla.layers.cache import StateCache as StateCache
+    from fla.layers.gated_conv import GatedShortConvolution as GatedShortConvolution
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
+    from fla.layers.linear_attn import LinearAttention as LinearAttention
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
+    from fla.layers.rebased import ReBasedLinearAttention as ReBasedLinearAttention
     from fla.layers.rwkv6 import RWKV6Attention as RWKV6Attention, RWKV6FeedForward as RWKV6FeedForward
     from fla.layers.simple_gla import SimpleGatedLinearAttention as SimpleGatedLinearAttention
 else:

@@ -150,7 +150,7 @@ class RWKV6Attention(Mixer):
         check_divisible("hidden_size * expand_k", self.key_dim, "num_heads", num_heads)
         check_divisible("hidden_size * expand_v", self.value_dim, "num_heads", num_heads)
         self.head_k_dim, self.head_v_dim = self.key_dim // num_heads, self.value_dim // num_heads
-        self.proj_low_rank_dim = proj_low_rank_dim
+        self.proj_low_rank_dim, self.gate_low_rank_dim = proj_low_rank_dim, gate_low_rank_dim
 
         rank = proj_low_rank_dim * len(PARTS)
         self.x_proj = nn.Sequential(
@@ -195,8 +195,9 @@ class RWKV6Attention(Mixer):
 
     def _shares(self, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The share of the token before in each part, ``[B, T, D]`` each."""
-        low = torch.tanh(self.x_proj[0](x, delta)).unflatten(-1, (len(PARTS), -1))
-        up = self.x_proj[2].weight.unflatten(-1, (len(PARTS), -1))
+        down, _, up_proj = self.x_proj
+        low, up = torch.tanh(down(x, delta)).unflatten(-1, (len(PARTS), -1)), up_proj.get_parameter("weight")
+        up = up.unflatten(-1, (len(PARTS), -1))
         return (torch.einsum("btpr,dpr->btpd", low, up) + self.x_bias).unbind(-2)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
@@ -213,9 +214,9 @@ class RWKV6Attention(Mixer):
         bonus = height.rising * (1 - n / max(self.key_dim - 1, 1)) + ((n + 1) % 3 - 1) * 0.1
         return {
             "x_proj.0.mu": early["w"],
-            "x_proj.0.linear.weight": torch.zeros_like(self.x_proj[0].linear.weight, device="cpu"),
+            "x_proj.0.linear.weight": torch.zeros(len(PARTS) * self.proj_low_rank_dim, self.hidden_size),
             "x_bias": torch.stack([early[part] for part in PARTS]),
-            "w_proj.linear.lora.0.weight": torch.zeros_like(self.w_proj.linear.lora[0].weight, device="cpu"),
+            "w_proj.linear.lora.0.weight": torch.zeros(self.gate_low_rank_dim, self.hidden_size),
             "w_proj.linear.lora.2.bias": speed,
             "bonus": bonus.view(self.num_heads, -1),
         }

@@ -36,6 +36,6 @@ class LowerBoundedModel(FLAModel):
         return {"lower_bounds": shares.cumsum(0) - shares[0]}
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)  # type: ignore[no-untyped-call]
+        super()._init_weights(module)
         if isinstance(module, LowerBoundedModel) and hasattr(module, "lower_bounds"):
             initialization.zeros_(module.lower_bounds)

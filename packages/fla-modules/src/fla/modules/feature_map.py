@@ -37,12 +37,13 @@ class HedgehogFeatureMap(nn.Module):
     def __init__(self, head_dim: int) -> None:
         super().__init__()
         self.layer = nn.Linear(head_dim, head_dim)
-        self.reset_parameters()
+        with torch.no_grad():
+            for name, value in self.initial_values(1).items():
+                self.get_parameter(name).copy_(value)
 
-    def reset_parameters(self) -> None:
-        """Weight one on the diagonal, bias zero."""
-        nn.init.eye_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Weight one on the diagonal, bias zero, whatever other layers of a model start from."""
+        return {"layer.weight": torch.eye(self.layer.in_features), "layer.bias": torch.zeros(self.layer.in_features)}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` -> ``[..., 2 D]``."""

@@ -4,11 +4,17 @@ from typing import TYPE_CHECKING
 
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
+    "fused_chunk_based": "fla.ops.based",
+    "parallel_based": "fla.ops.based",
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
     "chunk_lightning_attn": "fla.ops.lightning_attn",
     "fused_recurrent_lightning_attn": "fla.ops.lightning_attn",
+    "chunk_linear_attn": "fla.ops.linear_attn",
+    "fused_chunk_linear_attn": "fla.ops.linear_attn",
+    "fused_recurrent_linear_attn": "fla.ops.linear_attn",
+    "parallel_rebased": "fla.ops.rebased",
     "chunk_retention": "fla.ops.retention",
     "fused_chunk_retention": "fla.ops.retention",
     "fused_recurrent_retention": "fla.ops.retention",
@@ -24,6 +30,7 @@ __all__ = list(_MENU)
 
 if TYPE_CHECKING:
     from fla.ops.attn import parallel_attn as parallel_attn
+    from fla.ops.based import fused_chunk_based as fused_chunk_based, parallel_based as parallel_based
     from fla.ops.gla import (
         chunk_gla as chunk_gla,
         fused_chunk_gla as fused_chunk_gla,
@@ -33,6 +40,12 @@ if TYPE_CHECKING:
         chunk_lightning_attn as chunk_lightning_attn,
         fused_recurrent_lightning_attn as fused_recurrent_lightning_attn,
     )
+    from fla.ops.linear_attn import (
+        chunk_linear_attn as chunk_linear_attn,
+        fused_chunk_linear_attn as fused_chunk_linear_attn,
+        fused_recurrent_linear_attn as fused_recurrent_linear_attn,
+    )
+    from fla.ops.rebased import parallel_rebased as parallel_rebased
     from fla.ops.retention import (
         chunk_retention as chunk_retention,
         fused_chunk_retention as fused_chunk_retention,

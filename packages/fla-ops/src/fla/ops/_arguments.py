@@ -32,6 +32,7 @@ def check_heads(
     state_v_first: bool = False,
     grouped: bool = False,
     query: str = "q",
+    wide_keys: bool = False,
 ) -> float:
     """Validate queries, keys, values and what goes with them, and return the scale.
 
@@ -47,6 +48,7 @@ def check_heads(
         state_v_first: the layout of states.
         grouped: several value heads may share a query head.
         query: what the caller calls q.
+        wide_keys: K may be over the limit for head dimensions.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -56,7 +58,7 @@ def check_heads(
     operands = {query: (q, "B T H K"), "k": (k, "B T H K"), "v": (v, f"B T {heads} V")}
     sizes = bind_shapes({**operands, **others})
     check_not_empty(sizes)
-    check_head_dims(sizes)
+    check_head_dims(sizes, "V" if wide_keys else "KV")
     if sizes[heads] % sizes["H"]:
         raise ValueError(f"v: expected HV a multiple of the H={sizes['H']} heads of {query}, got {list(v.shape)}")
     tensors = {name: tensor for name, (tensor, _) in others.items()}

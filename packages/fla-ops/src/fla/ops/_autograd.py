@@ -57,4 +57,4 @@ def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool
             doperands = [None if x is None else dx for x, dx in zip(operands, gradients)]
             return None, None, dinitial_state, *doperands
 
-    return Function.apply  # type: ignore[no-any-return]
+    return Function.apply

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pkgutil import iter_modules
+from typing import Any
 
 import torch
 
@@ -36,10 +37,10 @@ class SequenceOp:
 
     ``make(sizes, generator, dtype)`` returns its tensors ``[B, T, ...]`` by argument name, drawn on the generator's
     device. The function takes ``initial_state``, ``output_final_state``, ``cu_seqlens`` and ``backend`` and returns
-    ``(o, final_state)``.
+    ``(o, final_state)``; a state is a tensor or nested tuples of tensors.
     """
 
-    function: Callable[..., tuple[torch.Tensor, torch.Tensor | None]]
+    function: Callable[..., Any]
     make: Callable[[Sizes, torch.Generator, torch.dtype], dict[str, torch.Tensor]]
 
     @property

@@ -7,7 +7,7 @@ import torch
 from fla.ops._arguments import check_heads
 from fla.ops.based.feature_map import taylor, taylor_width
 from fla.ops.based.reference import naive_recurrent_based
-from fla.ops.linear_attn.normalised import LinearState, check_linear_state, prefers_recurrent, run_linear_attn
+from fla.ops.linear_attn.normalised import RECURRENT_STEPS, LinearState, check_linear_state, run_linear_attn
 from fla.utils._backend import choose_backend
 
 EPS = 1e-6
@@ -71,7 +71,7 @@ def parallel_based(
         output_final_state,
         cu_seqlens,
         chosen,
-        recurrent=prefers_recurrent(q.shape[1], width),
+        recurrent=q.shape[1] <= RECURRENT_STEPS,
     )
     return (o, final_state) if output_final_state else o
 

@@ -201,7 +201,7 @@ def chunk_gla_bwd_triton(
         num_warps=tile.key_grad.warps,
         num_stages=tile.key_grad.stages,
     )
-    return dq, dk, dv, dg, None if u is None else du.sum(0).to(u.dtype), dinitial_state
+    return dq, dk, dv, dg, None if u is None or du is None else du.sum(0).to(u.dtype), dinitial_state
 
 
 def value_decay_fwd_triton(

@@ -92,6 +92,7 @@ def _bwd(
     else:
         gradients = _bwd_scalar(q, k, v, g, start, do, dend, cu_seqlens, scale, backend)
     *doperands, dstart = gradients
+    assert dstart is not None
     dstart = dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
     return [q.new_empty(0) if d is None else d for d in doperands] + [dstart]
 

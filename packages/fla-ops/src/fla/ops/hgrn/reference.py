@@ -21,17 +21,18 @@ def naive_recurrent_hgrn(
     """
     dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
     batch, total, channels = x.shape
-    x_, decay = x.to(dtype), g.to(dtype).exp()
+    # Taken apart in one go: the gradient of an index would be as large as x, once for every step.
+    inputs, decays = x.to(dtype).unbind(1), g.to(dtype).exp().unbind(1)
     ends = [0, total] if cu_seqlens is None else boundaries(cu_seqlens, total)
     outputs: list[torch.Tensor] = []
     states: list[torch.Tensor] = []
     for n, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
         if initial_state is None:
-            state = x_.new_zeros(batch, channels)
+            state = x.new_zeros(batch, channels, dtype=dtype)
         else:
             state = (initial_state if cu_seqlens is None else initial_state[n : n + 1]).to(dtype)
         for t in range(start, end):
-            state = decay[:, t] * state + x_[:, t]
+            state = decays[t] * state + inputs[t]
             outputs.append(state)
         states.append(state)
     return torch.stack(outputs, 1).to(x.dtype), torch.cat(states) if output_final_state else None

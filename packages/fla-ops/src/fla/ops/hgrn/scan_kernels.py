@@ -1,8 +1,13 @@
-"""Triton kernels of the elementwise scan; scan_torch.py is the same algorithm in PyTorch.
+"""Triton kernels of HGRN's recurrence; scan_torch.py is the same algorithm in PyTorch.
 
-A program walks over one sequence, or over a segment of it, for a block of channels, [BT, BD] at a time. Where time is
-split in segments, it is walked twice: once for what each segment makes of a state of zero, and once for the results
-from the true state at its start, which ``carry_kernel`` finds in between. Letters as in ``_chunks_kernels.py``.
+A program walks over the steps of one segment of a sequence and a block of channels, tile by tile, and scans each tile
+at once. Where there are too few sequences and channels to fill a GPU, time is cut into several segments: a first
+kernel sums each one up, and the others gather what came before their segment from these sums.
+
+The gradient runs from the last step to the first: ``dh_t = do_t + e^g_{t+1} dh_{t+1}``, the same scan of decays that
+are shifted by one step.
+
+Letters as in ``_chunks_kernels.py``; and D channels, S steps of a tile, L steps of a segment, a multiple of S.
 """
 
 import triton
@@ -12,186 +17,230 @@ from fla.ops._chunks_kernels import LOG2E
 
 
 @triton.jit
-def then(a_first, x_first, a_second, x_second):
-    """``h -> a h + x`` first and second, as one such step."""
-    return a_first * a_second, x_first * a_second + x_second
+def then(decay, h, later_decay, later_h):
+    """Two spans of steps as one: how much they decay a state, and what they make of a state of zero."""
+    return decay * later_decay, later_decay * h + later_h
 
 
 @triton.jit
-def locate(i_p, cu_seqlens, sequence, first_segment, T, segment, SEGMENTED: tl.constexpr, PACKED: tl.constexpr):
-    """A program's sequence, its first step, how many it walks, and how many the sequence has before and from there."""
+def scan_tile(b_decay, b_x, b_h, S: tl.constexpr, REVERSE: tl.constexpr):
+    """``h = decay h + x`` down the rows of a tile, or up in reverse, with b_h before the first of them."""
+    o_t = tl.arange(0, S)
+    first = S - 1 if REVERSE else 0
+    b_x = tl.where(o_t[:, None] == first, b_x + b_decay * b_h[None, :], b_x)
+    _, b_hs = tl.associative_scan((b_decay, b_x), 0, then, reverse=REVERSE)
+    return b_hs
+
+
+@triton.jit
+def last_row(b, S: tl.constexpr, REVERSE: tl.constexpr):
+    """The row of a tile that a scan comes to last."""
+    o_t = tl.arange(0, S)
+    last = 0 if REVERSE else S - 1
+    return tl.sum(tl.where(o_t[:, None] == last, b, 0.0), 0)
+
+
+@triton.jit
+def load_tile(p, o_t, o_d, left, D: tl.constexpr):
+    """Rows ``o_t`` of those that follow p, in float32; zero before the first and from ``left`` on."""
+    m = (o_t[:, None] >= 0) & (o_t[:, None] < left) & (o_d[None, :] < D)
+    return tl.load(p + o_t[:, None] * D + o_d[None, :], mask=m, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def channels(D: tl.constexpr, BD: tl.constexpr, SIDE_BY_SIDE: tl.constexpr):
+    """The channels of this program, at most so many side by side in a thread: then each thread has its own."""
+    o_d = tl.max_contiguous(tl.multiple_of(tl.arange(0, BD), SIDE_BY_SIDE), SIDE_BY_SIDE)
+    return tl.program_id(0) * BD + o_d
+
+
+@triton.jit
+def locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED: tl.constexpr):
+    """Of segment ``i_s``: its sequence, the sequence's first step and length, and the segment's number in it.
+
+    A segment past the last one of packed sequences is of an empty sequence -1.
+    """
     if PACKED:
-        if SEGMENTED:
-            i_n = tl.load(sequence + i_p)
-        else:
-            i_n = i_p
-        if i_n < 0:
-            begin = tl.zeros([], dtype=tl.int64)
-            length = 0
-            before = 0
-        else:
-            begin = tl.load(cu_seqlens + i_n).to(tl.int64)
-            length = (tl.load(cu_seqlens + i_n + 1).to(tl.int64) - begin).to(tl.int32)
-            before = (i_p - tl.load(first_segment + i_n)) * segment if SEGMENTED else 0
+        i_n = tl.load(sequence + i_s)
+        at = tl.maximum(i_n, 0)
+        begin = tl.load(cu_seqlens + at).to(tl.int64)
+        length = (tl.load(cu_seqlens + at + 1).to(tl.int64) - begin).to(tl.int32)
+        length = tl.where(i_n < 0, 0, length)
+        i_l = i_s - tl.load(first_segment + at)
     else:
-        segments = tl.cdiv(T, segment)
-        i_n = i_p // segments
+        segments = tl.cdiv(T, L)
+        i_n = i_s // segments
         begin = i_n.to(tl.int64) * T
         length = T
-        before = (i_p % segments) * segment
-    return i_n, begin + before, tl.minimum(segment, length - before), before, length - before
+        i_l = i_s % segments
+    return i_n, begin, length, i_l
 
 
-@triton.jit(do_not_specialize=["T", "segment"])
-def scan_fwd_kernel(
+@triton.jit
+def gather(decays, sums, b_h, i_s, i_l, segments, o_d, D: tl.constexpr, S: tl.constexpr, REVERSE: tl.constexpr):
+    """The state with which segment ``i_s`` starts, number ``i_l`` of its sequence, from the sums of those before it."""
+    before = segments - 1 - i_l if REVERSE else i_l
+    o_l = tl.arange(0, S)
+    for i in range(0, tl.cdiv(before, S)):
+        m = (i * S + o_l[:, None] < before) & (o_d[None, :] < D)
+        # In the order in which the scan goes, which ends next to this segment.
+        row = i_s + before - i * S - o_l if REVERSE else i_s - before + i * S + o_l
+        p = row.to(tl.int64)[:, None] * D + o_d[None, :]
+        b_decay = tl.load(decays + p, mask=m, other=1.0)
+        b_x = tl.load(sums + p, mask=m, other=0.0)
+        b_h = last_row(scan_tile(b_decay, b_x, b_h, S, False), S, False)
+    return b_h
+
+
+@triton.jit(do_not_specialize=["T", "L"])
+def summary_kernel(
+    x,
+    g,
+    decays,
+    sums,
+    cu_seqlens,
+    sequence,
+    first_segment,
+    T,
+    L,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    BD: tl.constexpr,
+    SIDE_BY_SIDE: tl.constexpr,
+    STAGES: tl.constexpr,
+    REVERSE: tl.constexpr,
+    PACKED: tl.constexpr,
+):
+    """How much each segment decays a state, and what it makes of a state of zero. In reverse x is do."""
+    i_s = tl.program_id(1)
+    _, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
+    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
+    first = i_l * L
+    tiles = tl.cdiv(tl.minimum(L, length - first), S)
+
+    b_log = tl.zeros([BD], dtype=tl.float32)
+    b_h = tl.zeros([BD], dtype=tl.float32)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        i_t = first + (tiles - 1 - i if REVERSE else i) * S
+        offset = (begin + i_t) * D
+        b_x = load_tile(x + offset, o_t, o_d, length - i_t, D)
+        b_g = load_tile(g + offset, o_t + 1 if REVERSE else o_t, o_d, length - i_t, D) * LOG2E
+        b_log += tl.sum(b_g, 0)
+        b_h = last_row(scan_tile(tl.exp2(b_g), b_x, b_h, S, REVERSE), S, REVERSE)
+    row = i_s.to(tl.int64) * D
+    tl.store(decays + row + o_d, tl.exp2(b_log), mask=o_d < D)
+    tl.store(sums + row + o_d, b_h, mask=o_d < D)
+
+
+@triton.jit(do_not_specialize=["T", "L"])
+def output_kernel(
     x,
     g,
     o,
+    states,
     start,
     end,
-    through,
+    decays,
+    sums,
     cu_seqlens,
     sequence,
     first_segment,
     T,
-    segment,
+    L,
     D: tl.constexpr,
-    BT: tl.constexpr,
+    S: tl.constexpr,
     BD: tl.constexpr,
-    SUMMARY: tl.constexpr,
-    SEGMENTED: tl.constexpr,
+    SIDE_BY_SIDE: tl.constexpr,
+    STAGES: tl.constexpr,
     HAS_START: tl.constexpr,
+    IS_CUT: tl.constexpr,
+    SAVE_STATES: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``h_t = e^g_t h_{t-1} + x_t``: the outputs and the last state, or for a summary the last state and all decay."""
-    i_d, i_p = tl.program_id(0), tl.program_id(1)
-    _, first, steps, _, _ = locate(i_p, cu_seqlens, sequence, first_segment, T, segment, SEGMENTED, PACKED)
-    o_t, o_d = tl.arange(0, BT), i_d * BD + tl.arange(0, BD)
-    m_d = o_d < D
-    o_state = i_p.to(tl.int64) * D + o_d
+    """``h = e^g h + x`` over one segment: all h, the last one of the sequence, and where asked those before each tile."""
+    i_s = tl.program_id(1)
+    i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
+    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
+    m_state = (o_d < D) & (length > 0)
+    o_state = i_n.to(tl.int64) * D + o_d
+    first = i_l * L
+    tiles = tl.cdiv(tl.minimum(L, length - first), S)
+
     b_h = tl.zeros([BD], dtype=tl.float32)
-    b_through = tl.full([BD], 1.0, dtype=tl.float32)
     if HAS_START:
-        b_h += tl.load(start + o_state, mask=m_d, other=0.0).to(tl.float32)
-    for i in range(0, tl.cdiv(steps, BT)):
-        row = i * BT + o_t
-        m = (row < steps)[:, None] & m_d[None, :]
-        offset = (first + row)[:, None] * D + o_d[None, :]
-        b_a = tl.exp2(tl.load(g + offset, mask=m, other=0.0).to(tl.float32) * LOG2E)
-        b_x = tl.load(x + offset, mask=m, other=0.0).to(tl.float32)
-        b_a, b_x = tl.associative_scan((b_a, b_x), 0, then)
-        b_x += b_a * b_h[None, :]
-        if not SUMMARY:
-            tl.store(o + offset, b_x.to(o.dtype.element_ty), mask=m)
-        # Rows past the end neither decay nor add, so that the last row is where the walk has come to.
-        b_h = tl.sum(tl.where(o_t[:, None] == BT - 1, b_x, 0.0), 0)
-        if SUMMARY:
-            b_through *= tl.sum(tl.where(o_t[:, None] == BT - 1, b_a, 0.0), 0)
-    if SUMMARY:
-        tl.store(end + o_state, b_h, mask=m_d)
-        tl.store(through + o_state, b_through, mask=m_d)
-    elif not SEGMENTED:
-        tl.store(end + o_state, b_h, mask=m_d)
+        b_h += tl.load(start + o_state, mask=m_state, other=0.0).to(tl.float32)
+    if IS_CUT:
+        b_h = gather(decays, sums, b_h, i_s, i_l, tl.cdiv(length, L), o_d, D, S, False)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        i_t = first + i * S
+        offset = (begin + i_t) * D
+        b_x = load_tile(x + offset, o_t, o_d, length - i_t, D)
+        b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, length - i_t, D) * LOG2E)
+        if SAVE_STATES:
+            tl.store(states + (begin // S + i_n + i_t // S) * D + o_d, b_h, mask=o_d < D)
+        b_hs = scan_tile(b_decay, b_x, b_h, S, False)
+        m_o = (o_t[:, None] < length - i_t) & (o_d[None, :] < D)
+        tl.store(o + offset + o_t[:, None] * D + o_d[None, :], b_hs.to(o.dtype.element_ty), mask=m_o)
+        b_h = last_row(b_hs, S, False)
+    tl.store(end + o_state, b_h, mask=m_state & (first + L >= length))
 
 
-@triton.jit(do_not_specialize=["T", "segment"])
-def scan_bwd_kernel(
+@triton.jit(do_not_specialize=["T", "L"])
+def gradient_kernel(
+    x,
     g,
-    o,
-    initial_state,
+    states,
     do,
     dx,
     dg,
-    start,
-    end,
-    through,
-    dinitial_state,
+    dstart,
+    dend,
+    decays,
+    sums,
     cu_seqlens,
     sequence,
     first_segment,
     T,
-    segment,
+    L,
     D: tl.constexpr,
-    BT: tl.constexpr,
+    S: tl.constexpr,
     BD: tl.constexpr,
-    SUMMARY: tl.constexpr,
-    SEGMENTED: tl.constexpr,
-    HAS_START: tl.constexpr,
-    HAS_INITIAL: tl.constexpr,
+    SIDE_BY_SIDE: tl.constexpr,
+    STAGES: tl.constexpr,
+    HAS_END: tl.constexpr,
+    IS_CUT: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``dh_t = do_t + e^g_{t+1} dh_{t+1}``, from the end: dx = dh, dg_t = dh_t e^g_t h_{t-1}, dinitial = e^g_0 dh_0.
+    """``dx_t = dh_t, dg_t = dh_t e^g_t h_{t-1}`` over one segment, with h from the state before each tile."""
+    i_s = tl.program_id(1)
+    i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
+    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
+    m_state = (o_d < D) & (length > 0)
+    o_state = i_n.to(tl.int64) * D + o_d
+    first = i_l * L
+    tiles = tl.cdiv(tl.minimum(L, length - first), S)
 
-    For a summary, dh at the first step of the segment and all decay.
-    """
-    i_d, i_p = tl.program_id(0), tl.program_id(1)
-    i_n, first, steps, before, left = locate(i_p, cu_seqlens, sequence, first_segment, T, segment, SEGMENTED, PACKED)
-    o_t, o_d = tl.arange(0, BT), i_d * BD + tl.arange(0, BD)
-    m_d = o_d < D
-    o_state = i_p.to(tl.int64) * D + o_d
-    o_sequence = tl.maximum(i_n, 0).to(tl.int64) * D + o_d
-    b_h = tl.zeros([BD], dtype=tl.float32)
-    b_through = tl.full([BD], 1.0, dtype=tl.float32)
-    if HAS_START:
-        b_h += tl.load(start + o_state, mask=m_d, other=0.0).to(tl.float32)
-    for i in range(0, tl.cdiv(steps, BT)):
-        row = steps - 1 - (i * BT + o_t)
-        m = (row >= 0)[:, None] & m_d[None, :]
-        offset = (first + row)[:, None] * D + o_d[None, :]
-        m_next = m & (row + 1 < left)[:, None]
-        b_next = tl.exp2(tl.load(g + offset + D, mask=m_next, other=0.0).to(tl.float32) * LOG2E)
-        b_do = tl.load(do + offset, mask=m, other=0.0).to(tl.float32)
-        b_a, b_dh = tl.associative_scan((b_next, b_do), 0, then)
-        b_dh += b_a * b_h[None, :]
-        if not SUMMARY:
-            b_a = tl.exp2(tl.load(g + offset, mask=m, other=0.0).to(tl.float32) * LOG2E)
-            b_o = tl.load(o + offset - D, mask=m & (before + row > 0)[:, None], other=0.0).to(tl.float32)
-            if HAS_INITIAL:
-                b_initial = tl.load(initial_state + o_sequence, mask=m_d, other=0.0).to(tl.float32)
-                b_o = tl.where((before + row == 0)[:, None], b_initial[None, :], b_o)
-            tl.store(dx + offset, b_dh.to(dx.dtype.element_ty), mask=m)
-            tl.store(dg + offset, (b_dh * b_a * b_o).to(dg.dtype.element_ty), mask=m)
-            m_first = (before + row == 0)[:, None] & m
-            tl.store(dinitial_state + o_sequence[None, :] + o_t[:, None] * 0, b_dh * b_a, mask=m_first)
-        else:
-            b_through *= tl.sum(tl.where(o_t[:, None] == BT - 1, b_a, 0.0), 0)
-        b_h = tl.sum(tl.where(o_t[:, None] == BT - 1, b_dh, 0.0), 0)
-    if SUMMARY:
-        tl.store(end + o_state, b_h, mask=m_d)
-        tl.store(through + o_state, b_through, mask=m_d)
-
-
-@triton.jit(do_not_specialize=["segments"])
-def carry_kernel(
-    ends,
-    through,
-    starts,
-    start,
-    end,
-    first_segment,
-    segments,
-    D: tl.constexpr,
-    BD: tl.constexpr,
-    REVERSE: tl.constexpr,
-    HAS_START: tl.constexpr,
-    PACKED: tl.constexpr,
-):
-    """The true state at the start of every segment of a sequence, and after its last."""
-    i_d, i_n = tl.program_id(0), tl.program_id(1)
-    if PACKED:
-        i_first = tl.load(first_segment + i_n)
-        count = tl.load(first_segment + i_n + 1) - i_first
-    else:
-        i_first = i_n * segments
-        count = segments
-    o_d = i_d * BD + tl.arange(0, BD)
-    m_d = o_d < D
-    b_h = tl.zeros([BD], dtype=tl.float32)
-    if HAS_START:
-        b_h += tl.load(start + i_n.to(tl.int64) * D + o_d, mask=m_d, other=0.0).to(tl.float32)
-    for i in range(0, count):
-        i_p = i_first + (count - 1 - i if REVERSE else i)
-        offset = i_p.to(tl.int64) * D + o_d
-        tl.store(starts + offset, b_h, mask=m_d)
-        b_h = b_h * tl.load(through + offset, mask=m_d, other=0.0) + tl.load(ends + offset, mask=m_d, other=0.0)
-    tl.store(end + i_n.to(tl.int64) * D + o_d, b_h, mask=m_d)
+    b_dh = tl.zeros([BD], dtype=tl.float32)
+    if HAS_END:
+        b_dh += tl.load(dend + o_state, mask=m_state, other=0.0).to(tl.float32)
+    if IS_CUT:
+        b_dh = gather(decays, sums, b_dh, i_s, i_l, tl.cdiv(length, L), o_d, D, S, True)
+    for i in tl.range(0, tiles, num_stages=STAGES):
+        i_t = first + (tiles - 1 - i) * S
+        offset = (begin + i_t) * D
+        left = length - i_t
+        # h_{t-1} is the scan of the steps before; the tile's first row has none, and takes the stored state as it is.
+        b_before = tl.exp2(load_tile(g + offset, o_t - 1, o_d, left, D) * LOG2E)
+        b_x = load_tile(x + offset, o_t - 1, o_d, left, D)
+        b_h = tl.load(states + (begin // S + i_n + i_t // S) * D + o_d, mask=o_d < D, other=0.0)
+        b_hs = scan_tile(b_before, b_x, b_h, S, False)
+        b_after = tl.exp2(load_tile(g + offset, o_t + 1, o_d, left, D) * LOG2E)
+        b_dhs = scan_tile(b_after, load_tile(do + offset, o_t, o_d, left, D), b_dh, S, True)
+        b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, left, D) * LOG2E)
+        m = (o_t[:, None] < left) & (o_d[None, :] < D)
+        o = offset + o_t[:, None] * D + o_d[None, :]
+        tl.store(dx + o, b_dhs.to(dx.dtype.element_ty), mask=m)
+        tl.store(dg + o, (b_dhs * b_decay * b_hs).to(dg.dtype.element_ty), mask=m)
+        b_dh = last_row(b_dhs, S, True)
+    b_decay = tl.exp2(tl.load(g + begin * D + o_d, mask=m_state, other=0.0).to(tl.float32) * LOG2E)
+    tl.store(dstart + o_state, b_decay * b_dh, mask=m_state & (i_l == 0))

@@ -1,195 +1,132 @@
-"""Launchers of the elementwise scan: one launch each way, or three where time is split to fill the GPU."""
+"""Launchers of HGRN's kernels: one launch each way, two where time is cut."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
 
+from fla.ops._chunks_triton import Chunks, cut
 from fla.ops.hgrn import scan_kernels as kernels
-from fla.ops.hgrn.tiles import ScanTile, scan_tile, segment_steps
-from fla.utils._varlen import chunk_table, max_chunks
+from fla.ops.hgrn.tiles import SCAN_TILES, ScanTile
+from fla.utils._tiles import tile_key
+from fla.utils._varlen import max_chunks
 
 
-class _Walk(NamedTuple):
-    """How the steps of a call are given to programs."""
+class _Plan(NamedTuple):
+    """How a call is cut, and what every kernel is told of it."""
 
     tile: ScanTile
-    sequences: int
-    segment: int
-    segments: int
-    """Of a sequence, where they are not packed."""
-    programs: int
-    cu_seqlens: torch.Tensor | None
-    sequence: torch.Tensor | None
-    first_segment: torch.Tensor | None
+    segments: Chunks
+    steps: int
+    """Of a segment."""
+    grid: tuple[int, int]
+    is_cut: bool
 
-    @property
-    def segmented(self) -> bool:
-        return self.programs != self.sequences or self.sequence is not None
+    @classmethod
+    def of(cls, x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> _Plan:
+        batch, total, channels = x.shape
+        tile = SCAN_TILES.choose(tile_key(x, channels))
+        blocks = triton.cdiv(channels, tile.channels)
+        # Nothing is known here of packed sequences but that one of them may be nearly all.
+        steps = tile.segment(total, batch * blocks)
+        segments = cut(x, cu_seqlens, steps)
+        return cls(tile, segments, steps, (blocks, segments.total), steps < total)
+
+    def options(self, x: torch.Tensor) -> dict[str, Any]:
+        """The arguments that all kernels end with."""
+        return {
+            "cu_seqlens": self.segments.cu_seqlens,
+            "sequence": self.segments.sequence,
+            "first_segment": self.segments.first_chunk,
+            "T": x.shape[1],
+            "L": self.steps,
+            "D": x.shape[2],
+            "S": self.tile.steps,
+            "BD": self.tile.channels,
+            "SIDE_BY_SIDE": self.tile.channels_per_thread,
+            "STAGES": self.tile.stages,
+            "PACKED": self.segments.packed,
+            "num_warps": self.tile.warps,
+        }
+
+    def summaries(
+        self, x: torch.Tensor, g: torch.Tensor, reverse: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """The decay and the sum of each segment ``[segments, D]``, where time is cut."""
+        if not self.is_cut:
+            return None, None
+        decays, sums = x.new_empty(2, self.segments.total, x.shape[2], dtype=torch.float32)
+        kernels.summary_kernel[self.grid](x, g, decays, sums, REVERSE=reverse, **self.options(x))
+        return decays, sums
+
+    def new_state(self, x: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
+        """A state for a kernel to write, which writes none for an empty sequence: it ends as it starts."""
+        if self.segments.packed and like is not None:
+            return like.to(torch.float32, copy=True)
+        make = torch.zeros if self.segments.packed else torch.empty
+        return make(self.segments.sequences, x.shape[2], dtype=torch.float32, device=x.device)
 
 
-def _plan(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> _Walk:
-    batch, total, channels = x.shape
-    tile = scan_tile(total, channels)
-    blocks = triton.cdiv(channels, tile.channels)
-    sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    segment = segment_steps(total, sequences, blocks)
-    if segment >= total:
-        return _Walk(tile, sequences, total, 1, sequences, cu_seqlens, None, None)
-    if cu_seqlens is None:
-        segments = triton.cdiv(total, segment)
-        return _Walk(tile, sequences, segment, segments, sequences * segments, None, None, None)
-    table = chunk_table(cu_seqlens, total, segment)
-    programs = max_chunks(total, sequences, segment)
-    return _Walk(tile, sequences, segment, 0, programs, cu_seqlens, table.sequence, table.first_chunk)
-
-
-def scan_fwd_triton(
-    x: torch.Tensor, g: torch.Tensor, initial_state: torch.Tensor | None, cu_seqlens: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, D]`` and final states ``[N, D]``."""
-    x, g = x.contiguous(), g.contiguous()
-    start = None if initial_state is None else initial_state.contiguous()
-    walk = _plan(x, cu_seqlens)
-    o, final_state = torch.empty_like(x), x.new_empty(walk.sequences, x.shape[2], dtype=torch.float32)
-    if walk.segmented:
-        ends, through = _new_states(x, walk), _new_states(x, walk)
-        _scan_fwd(x, g, None, None, ends, through, walk)
-        start = _carry(ends, through, start, final_state, walk, reverse=False)
-    _scan_fwd(x, g, o, start, final_state, None, walk)
-    return o, final_state
-
-
-def scan_bwd_triton(
+def hgrn_fwd_triton(
+    x: torch.Tensor,
     g: torch.Tensor,
-    o: torch.Tensor,
     initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    save_states: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, D]``, final states ``[N, D]`` and the state before each tile (empty unless saved)."""
+    x, g = x.contiguous(), g.contiguous()
+    initial_state = None if initial_state is None else initial_state.contiguous()
+    plan = _Plan.of(x, cu_seqlens)
+    batch, total, channels = x.shape
+    o, final_state = torch.empty_like(x), plan.new_state(x, initial_state)
+    states = x.new_empty(0)
+    if save_states:
+        tiles = max_chunks(batch * total, plan.segments.sequences, plan.tile.steps)
+        states = x.new_empty(tiles, channels, dtype=torch.float32)
+    kernels.output_kernel[plan.grid](
+        x,
+        g,
+        o,
+        states,
+        initial_state,
+        final_state,
+        *plan.summaries(x, g, reverse=False),
+        HAS_START=initial_state is not None,
+        IS_CUT=plan.is_cut,
+        SAVE_STATES=save_states,
+        **plan.options(x),
+    )
+    return o, final_state, states
+
+
+def hgrn_bwd_triton(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    states: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of x, g and the initial states."""
-    g, o, do = g.contiguous(), o.contiguous(), do.contiguous()
-    initial_state = None if initial_state is None else initial_state.contiguous()
-    start = None if dfinal_state is None else dfinal_state.contiguous()
-    walk = _plan(o, cu_seqlens)
-    dx, dg = torch.empty_like(o), torch.empty_like(g)
-    # A sequence without steps hands the gradient of its state on as it is.
-    dinitial = o.new_zeros(walk.sequences, o.shape[2], dtype=torch.float32) if start is None else start.float().clone()
-    if walk.segmented:
-        ends, through = _new_states(o, walk), _new_states(o, walk)
-        _scan_bwd(g, o, initial_state, do, None, None, None, (ends, through), None, walk)
-        start = _carry(ends, through, start, torch.empty_like(dinitial), walk, reverse=True)
-    _scan_bwd(g, o, initial_state, do, dx, dg, start, None, dinitial, walk)
-    return dx, dg, dinitial
-
-
-def _new_states(x: torch.Tensor, walk: _Walk) -> torch.Tensor:
-    return x.new_empty(walk.programs, x.shape[2], dtype=torch.float32)
-
-
-def _scan_fwd(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    o: torch.Tensor | None,
-    start: torch.Tensor | None,
-    end: torch.Tensor,
-    through: torch.Tensor | None,
-    walk: _Walk,
-) -> None:
-    """The outputs, or without ``o`` the summary of every segment."""
-    _, total, channels = x.shape
-    kernels.scan_fwd_kernel[(triton.cdiv(channels, walk.tile.channels), walk.programs)](
+    x, g, do = x.contiguous(), g.contiguous(), do.contiguous()
+    dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
+    plan = _Plan.of(x, cu_seqlens)
+    dx, dg, dinitial_state = torch.empty_like(x), torch.empty_like(g), plan.new_state(x, dfinal_state)
+    kernels.gradient_kernel[plan.grid](
         x,
         g,
-        o,
-        start,
-        end,
-        through,
-        walk.cu_seqlens,
-        walk.sequence,
-        walk.first_segment,
-        total,
-        walk.segment,
-        D=channels,
-        BT=walk.tile.steps,
-        BD=walk.tile.channels,
-        SUMMARY=o is None,
-        SEGMENTED=walk.segmented,
-        HAS_START=start is not None,
-        PACKED=walk.cu_seqlens is not None,
-        num_warps=walk.tile.warps,
-    )
-
-
-def _scan_bwd(
-    g: torch.Tensor,
-    o: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dx: torch.Tensor | None,
-    dg: torch.Tensor | None,
-    start: torch.Tensor | None,
-    summary: tuple[torch.Tensor, torch.Tensor] | None,
-    dinitial_state: torch.Tensor | None,
-    walk: _Walk,
-) -> None:
-    """The gradients, or with somewhere to put it the summary of every segment."""
-    _, total, channels = o.shape
-    end, through = (None, None) if summary is None else summary
-    kernels.scan_bwd_kernel[(triton.cdiv(channels, walk.tile.channels), walk.programs)](
-        g,
-        o,
-        initial_state,
+        states,
         do,
         dx,
         dg,
-        start,
-        end,
-        through,
         dinitial_state,
-        walk.cu_seqlens,
-        walk.sequence,
-        walk.first_segment,
-        total,
-        walk.segment,
-        D=channels,
-        BT=walk.tile.steps,
-        BD=walk.tile.channels,
-        SUMMARY=summary is not None,
-        SEGMENTED=walk.segmented,
-        HAS_START=start is not None,
-        HAS_INITIAL=initial_state is not None,
-        PACKED=walk.cu_seqlens is not None,
-        num_warps=walk.tile.warps,
+        dfinal_state,
+        *plan.summaries(do, g, reverse=True),
+        HAS_END=dfinal_state is not None,
+        IS_CUT=plan.is_cut,
+        **plan.options(x),
     )
-
-
-def _carry(
-    ends: torch.Tensor,
-    through: torch.Tensor,
-    start: torch.Tensor | None,
-    end: torch.Tensor,
-    walk: _Walk,
-    reverse: bool,
-) -> torch.Tensor:
-    """The state at the start of every segment; ``end`` gets that after each sequence."""
-    starts, channels = torch.empty_like(ends), ends.shape[1]
-    kernels.carry_kernel[(triton.cdiv(channels, walk.tile.channels), walk.sequences)](
-        ends,
-        through,
-        starts,
-        start,
-        end,
-        walk.first_segment,
-        walk.segments,
-        D=channels,
-        BD=walk.tile.channels,
-        REVERSE=reverse,
-        HAS_START=start is not None,
-        PACKED=walk.cu_seqlens is not None,
-        num_warps=walk.tile.warps,
-    )
-    return starts
+    return dx, dg, dinitial_state

@@ -25,10 +25,10 @@ SHAPES = {
     "cut into segments": Shape(1, 290, 1, 1, 8, decay=1.0),
     "cut into segments, packed": Shape(1, 300, 1, 1, 8, lengths=(7, 0, 280, 13), decay=0.2),
     "long": Shape(2, 3000, 1, 1, 100),
-    "many sequences": Shape(1, 500, 1, 1, 64, lengths=(3,) * 100 + (200,)),
-    "many channels": Shape(8, 1024, 1, 1, 2048, decay=1.0),
-    "few channels, very long": Shape(1, 40000, 1, 1, 512, decay=0.01),
-    "few channels, very long, packed": Shape(1, 40000, 1, 1, 512, lengths=(20001, 0, 3, 19996), decay=0.01),
+    "many sequences": Shape(1, 500, 1, 1, 256, lengths=(3,) * 100 + (200,)),
+    "many channels": Shape(8, 1100, 1, 1, 2048, decay=1.0),
+    "few channels, very long": Shape(1, 33000, 1, 1, 512, decay=0.01),
+    "few channels, very long, packed": Shape(1, 33000, 1, 1, 512, lengths=(20001, 0, 3, 12996), decay=0.01),
 }
 
 

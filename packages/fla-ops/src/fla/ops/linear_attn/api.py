@@ -33,7 +33,8 @@ def chunk_linear_attn(
     in float32 (float64 for float64 inputs). Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K of any
+            size, as feature maps make it.
         k: keys ``[B, T, H, K]``.
         v: values ``[B, T, H, V]``. V up to 256.
         scale: factor on the scores, ``K ** -0.5`` unless given.
@@ -115,7 +116,7 @@ def _linear_attn(
     recurrent: bool,
     reverse: bool = False,
 ) -> tuple[torch.Tensor, LinearState | None]:
-    scale = check_heads(q, k, v, {}, scale, None, cu_seqlens)
+    scale = check_heads(q, k, v, {}, scale, None, cu_seqlens, wide_keys=True)
     check_linear_state(initial_state, normalize, q, v, q.shape[-1], cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":

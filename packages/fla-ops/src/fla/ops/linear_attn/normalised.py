@@ -16,7 +16,7 @@ LinearState = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 #: Rows of values with their normaliser are a multiple of this many channels wide, so that loads stay aligned.
 ALIGNMENT = 8
 
-#: Up to so many steps there is less to compute without chunks.
+#: Where a function has no form of its own for decoding, up to so many steps are taken one after the other.
 RECURRENT_STEPS = 8
 
 
@@ -126,13 +126,9 @@ def _run(
     reverse: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    if recurrent:
+    # A step holds the whole state of a block of V; where K is too wide for that, chunks do the same.
+    if recurrent and (reverse or q.shape[-1] <= MAX_HEAD_DIM):
         return run_recurrent_gla(q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, False, backend)
     return run_chunk_simple_gla(
         q, k, v, None, None, initial_state, cu_seqlens, scale, output_final_state, False, backend
     )
-
-
-def prefers_recurrent(steps: int, width: int) -> bool:
-    """Whether so few steps over ``width`` features are faster one after the other."""
-    return steps <= RECURRENT_STEPS and width <= MAX_HEAD_DIM

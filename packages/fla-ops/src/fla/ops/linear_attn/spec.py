@@ -24,6 +24,7 @@ CHUNK_SHAPES = {
     "packed": Shape(1, 90, 2, 16, 16, lengths=(1, 31, 0, 40, 18)),
     "head dim 64": Shape(2, 200, 3, 64, 64),
     "head dim 256": Shape(1, 130, 2, 256, 256),
+    "more features than channels a head may have": Shape(1, 40, 1, 300, 8),
 }
 PLAIN_SHAPES = {"not normalised, packed": Shape(1, 70, 2, 16, 8, lengths=(30, 40), options=PLAIN)}
 RECURRENT_SHAPES = {
@@ -31,6 +32,7 @@ RECURRENT_SHAPES = {
     "reversed": Shape(2, 20, 2, 17, 9, options={"reverse": True}),
     "packed": Shape(1, 30, 2, 16, 8, lengths=(10, 20)),
     "head dim 128": Shape(2, 40, 2, 128, 128),
+    "more features than channels a head may have": Shape(1, 3, 1, 300, 8),
 }
 
 

@@ -9,9 +9,9 @@ import torch
 from fla.ops._arguments import check_heads, sum_dtype
 from fla.ops.based.feature_map import half_square, half_square_width
 from fla.ops.linear_attn.normalised import (
+    RECURRENT_STEPS,
     LinearState,
     check_linear_state,
-    prefers_recurrent,
     run_linear_attn,
     sums_and_totals,
 )
@@ -76,14 +76,26 @@ def parallel_rebased(
             q, k, v, eps, use_scale, use_normalize, return_both, initial_state, output_final_state, cu_seqlens
         )
     q_, k_, v_ = (x.to(sum_dtype(x)) for x in (q, k, v))
-    call = (half_square(q_), half_square(k_), v_, 2 * scale**2)
-    rest = (initial_state, output_final_state, cu_seqlens, chosen)
-    recurrent = prefers_recurrent(q.shape[1], width)
-    total: tuple[torch.Tensor, ...] = ()
+    operands = (half_square(q_), half_square(k_), v_, 2 * scale**2)
+    recurrent = q.shape[1] <= RECURRENT_STEPS
+    results: list[Any] = []
+    final_state: LinearState | None
     if return_both:
-        o, z, state = sums_and_totals(*call, *rest, recurrent=recurrent)
-        total = (z.squeeze(-1),)
+        assert not isinstance(initial_state, torch.Tensor)
+        o, total, final_state = sums_and_totals(
+            *operands, initial_state, output_final_state, cu_seqlens, chosen, recurrent=recurrent
+        )
+        results.append(total.squeeze(-1))
     else:
-        o, state = run_linear_attn(*call, eps if use_normalize else None, *rest, recurrent=recurrent)
-    results = (o.to(v.dtype), *total, *((state,) if output_final_state else ()))
-    return results if len(results) > 1 else results[0]
+        o, final_state = run_linear_attn(
+            *operands,
+            eps if use_normalize else None,
+            initial_state,
+            output_final_state,
+            cu_seqlens,
+            chosen,
+            recurrent=recurrent,
+        )
+    if output_final_state:
+        results.append(final_state)
+    return (o.to(v.dtype), *results) if results else o.to(v.dtype)

@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        return measure(options.part, options.measure)
+        measure(options.part, options.measure)
+        return
     names = options.only.split(",") if options.only else list(ops(options.part))
     print(f"{'op':36} forward backward, s")
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -46,10 +46,12 @@ def chunk_gla_fwd_torch(
     dtype = sum_dtype(q)
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_ = (layout.split(x, dtype) for x in (q, k, v, g))
+    half, bonus = _mild_block(g_), u is not None
+    if half == CHUNK_SIZE and not bonus:
+        o, final = _mild_chunks_fwd(layout, q_, k_, v_, g_, initial_state)
+        return layout.join(o.mul_(scale), v.dtype), final
     q_ = q_ * scale
-    half = _mild_block(g_)
     pre, suf, rise = _sums(g_, half)
-    bonus = u is not None
 
     q_mild, k_mild = q_ * _read(rise, half, bonus).exp(), k_ * rise.neg().exp()
     scores = _blocks(q_mild, half) @ _blocks(k_mild, half).transpose(-1, -2)
@@ -66,6 +68,24 @@ def chunk_gla_fwd_torch(
     states, final = layout.scan(written, pre[..., -1, :].exp(), initial_state)
     o += (q_ * _read(pre, CHUNK_SIZE, bonus).exp()) @ states
     return layout.join(o, v.dtype), final
+
+
+def _mild_chunks_fwd(
+    layout: ChunkLayout,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final states where no chunk need be halved: two exponentials serve for everything."""
+    pre = g.cumsum(-2)
+    rise = (pre - pre[..., :1, :]).exp_()
+    q_mild, k_mild = q * rise, k / rise
+    o = (q_mild @ k_mild.transpose(-1, -2)).tril_() @ v
+    written = (k_mild.transpose(-1, -2) @ v).mul_(rise[..., -1, :, None])
+    states, final = layout.scan(written, pre[..., -1, :].exp(), initial_state)
+    return o.add_(q_mild @ states.mul_(g[..., 0, :, None].exp())), final
 
 
 def chunk_gla_bwd_torch(
@@ -203,6 +223,8 @@ def _dread(gradient: torch.Tensor, block: int, bonus: bool) -> torch.Tensor:
 def _mild_block(g: torch.Tensor) -> int:
     """The largest power-of-two block size at which every block is mild; 1 if none is."""
     decay, size = g.neg(), 1
+    if decay.sum(-2).max().item() <= MILD_DECAY:
+        return CHUNK_SIZE
     while size < CHUNK_SIZE:
         decay = _blocks(decay, 2).sum(-2)
         if not decay.max().item() <= MILD_DECAY:

@@ -27,7 +27,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
 # Those with pytest come last, so that its summaries stand at the end of the output.
-nox.options.sessions = ["lint", "wheels", "aot", "interpret", "tests_package", "dependents", "tests"]
+nox.options.sessions = ["lint", "wheels", "aot", "examples", "interpret", "tests_package", "dependents", "tests"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -335,6 +335,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "-m", "ruff", "check", ".")
     session.run("python", "-m", "ruff", "format", "--check", ".")
     session.run("python", "tools/bump.py", "--check")
+    session.run("python", "tools/readme.py", "--check")
     sources = [path for package in PACKAGES.values() for path in package.sources if path.name != "py.typed"]
     roots = os.pathsep.join(str(package.folder / "src") for package in PACKAGES.values())
     session.run("python", "-m", "mypy", *sources, "noxfile.py", "tools", env={"MYPYPATH": roots})
@@ -342,6 +343,14 @@ def lint(session: nox.Session) -> None:
 
 
 # Programs
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The programs of the README, each to its end."""
+    editable(session)
+    for program in sorted(ROOT.glob("examples/*.py")):
+        session.run("python", program)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""Write the table of what works into README.md from the specs, or check that it is up to date.
+"""Write what works into README.md, from the specs, the layers and the models, or check that it is up to date.
 
 python tools/readme.py
 python tools/readme.py --check
@@ -7,11 +7,15 @@ python tools/readme.py --check
 import argparse
 import sys
 from pathlib import Path
+from textwrap import fill
 
+import fla.layers
+import fla.models
 from fla.utils._spec import specs
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- what works: written by tools/readme.py -->", "<!-- end -->"
+BEGIN_NAMES, END_NAMES = "<!-- layers and models: written by tools/readme.py -->", "<!-- end of layers and models -->"
 FEATURES = {
     "state": "state in and out",
     "packed": "packed sequences",
@@ -33,10 +37,27 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def layers_and_models() -> str:
+    """The names of all layers and model types, in two sentences."""
+    mixers = [f"`{name}`" for name in sorted(fla.layers.__all__) if _is_mixer(getattr(fla.layers, name))]
+    configs = [getattr(fla.models, name) for name in fla.models.__all__ if name.endswith("Config")]
+    types = sorted(f"`{config.model_type}`" for config in configs)
+    sentences = (
+        f"Layers: {', '.join(mixers)}. Models: {', '.join(types)}, and hybrids of any with softmax attention (`attn=`)."
+    )
+    return fill(sentences, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _is_mixer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, fla.layers.Mixer) and value is not fla.layers.Mixer
+
+
 def updated(text: str) -> str:
-    """``text`` with a fresh table between the two marks."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END, 1)[1]}"
+    """``text`` with what is fresh between its marks."""
+    for begin, end, content in ((BEGIN, END, table()), (BEGIN_NAMES, END_NAMES, layers_and_models())):
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{content}\n{end}{rest.split(end, 1)[1]}"
+    return text
 
 
 def main() -> None:
@@ -46,7 +67,7 @@ def main() -> None:
     text = README.read_text()
     fresh = updated(text)
     if check and fresh != text:
-        sys.exit("README.md: the table of what works is out of date; run python tools/readme.py")
+        sys.exit("README.md: what works is out of date; run python tools/readme.py")
     if not check:
         README.write_text(fresh)
 

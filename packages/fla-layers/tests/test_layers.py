@@ -17,6 +17,7 @@ from fla.layers import (
     GatedLinearAttention,
     GatedShortConvolution,
     HGRN2Attention,
+    HGRNAttention,
     LightNetAttention,
     LinearAttention,
     Mixer,
@@ -43,6 +44,10 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "gla, sigmoid gate": lambda: GatedLinearAttention(hidden_size=HIDDEN, num_heads=2, gate_fn="sigmoid", layer_idx=0),
     "gla, no gate": lambda: GatedLinearAttention(
         hidden_size=HIDDEN, num_heads=2, use_output_gate=False, elementwise_affine=False, layer_idx=0
+    ),
+    "hgrn": lambda: HGRNAttention(hidden_size=HIDDEN, layer_idx=0),
+    "hgrn, convolution, recurrent": lambda: HGRNAttention(
+        "fused_recurrent", HIDDEN, 2, True, conv_bias=True, elementwise_affine=False, layer_idx=0
     ),
     "hgrn2": lambda: HGRN2Attention(hidden_size=HIDDEN, num_heads=2, expand_ratio=None, layer_idx=0),
     "hgrn2, convolution, recurrent": lambda: HGRN2Attention(
@@ -89,9 +94,9 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     ),
     "based": lambda: BasedLinearAttention(HIDDEN, 5, None, 2, layer_idx=0),
     "based, grouped heads": lambda: BasedLinearAttention(HIDDEN, 4, 2, 4, mode="fused_chunk", layer_idx=0),
-    "rebased": lambda: ReBasedLinearAttention(HIDDEN, 64, 4, None, 2, layer_idx=0),
-    "rebased, bare map, grouped heads": lambda: ReBasedLinearAttention(
-        HIDDEN, 64, 5, 2, 4, False, False, False, mode="chunk", layer_idx=0
+    "rebased": lambda: ReBasedLinearAttention(HIDDEN, 64, 8, None, 2, eps=0.5, layer_idx=0),
+    "rebased, nothing learned, grouped heads": lambda: ReBasedLinearAttention(
+        HIDDEN, 64, 5, 2, 4, False, False, eps=0.5, mode="chunk", layer_idx=0
     ),
     "gated convolution": lambda: GatedShortConvolution(HIDDEN, layer_idx=0),
     "attn": lambda: Attention(HIDDEN, num_heads=2, layer_idx=0),
@@ -107,7 +112,11 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 TIGHT = 2e-5
 #: Recurrent layers with convolutions, which hold all that can be kept of packed sequences.
 CONTINUED = [
+    "linear_attn, hedgehog, normalised",
+    "based",
+    "gated convolution",
     "gla, convolution, grouped heads",
+    "hgrn, convolution, recurrent",
     "hgrn2, convolution, recurrent",
     "lightnet, convolution, recurrent",
     "retention, convolution, grouped heads",
@@ -314,6 +323,14 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: HGRN2Attention(expand_ratio=100), "hidden_size.*expand_ratio=100, got 1024"),
         (lambda: LightNetAttention(expand_ratio=None), "num_heads, expand_ratio: expected at least one"),
         (lambda: LightNetAttention(num_heads=3), "hidden_size.*num_heads=3, got 1024"),
+        (lambda: LinearAttention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
+        (lambda: LinearAttention(feature_map="taylor"), "feature_map: expected one of dpfp.*'taylor'"),
+        (lambda: LinearAttention(output_norm="layernorm"), "output_norm: expected one of rmsnorm.*'layernorm'"),
+        (lambda: BasedLinearAttention(64, num_heads=4), "num_heads.*num_key_value_heads=12, got 4"),
+        (lambda: BasedLinearAttention(48, feature_name="elu"), "feature_name: expected one of taylor_exp, got 'elu'"),
+        (lambda: BasedLinearAttention(48, mode="fused_recurrent"), "mode: expected one of parallel"),
+        (lambda: ReBasedLinearAttention(48, causal=False), "causal: expected True"),
+        (lambda: ReBasedLinearAttention(40), "hidden_size.*num_heads=16, got 40"),
         (lambda: Attention(100, num_heads=3), "hidden_size.*num_heads=3, got 100"),
         (lambda: Attention(64, num_heads=4, num_kv_heads=0), "num_kv_heads=0"),
         (lambda: Attention(64, num_heads=4, window_size=0), "window_size.*got 0"),
@@ -357,6 +374,26 @@ def test_packed_sequences_continue_as_rows(name: str) -> None:
     continued = [layer(step, past_key_values=cache, use_cache=True)[0] for step in rows.split([1, 3], 1)]
     whole = [layer(x[n : n + 1, : length + 4])[0][:, length:] for n, length in enumerate(lengths)]
     assert_close("continued", torch.cat(whole), torch.cat(continued, 1), TIGHT)
+
+
+def test_a_feature_map_for_both_is_loaded_from_either_name() -> None:
+    layer, apart = (LinearAttention(hidden_size=HIDDEN, feature_map="t2r", tie_feature_map_qk=t) for t in (True, False))
+    both = layer.state_dict() | {"feature_map_k.layer.weight": layer.feature_map_q.layer.weight}
+    apart.load_state_dict(both)
+    tied = LinearAttention(hidden_size=HIDDEN, feature_map="t2r", tie_feature_map_qk=True)
+    tied.load_state_dict(both)
+    x = inputs(1, 20)
+    assert torch.equal(layer(x)[0], tied(x)[0])
+    assert torch.equal(layer(x)[0], apart(x)[0])
+
+
+def test_the_modes_of_based_are_one() -> None:
+    torch.manual_seed(0)
+    layer, x = BasedLinearAttention(HIDDEN, 4, 2, 2), inputs(1, 20)
+    for mode in ("chunk", "fused_chunk"):
+        other = BasedLinearAttention(HIDDEN, 4, 2, 2, mode=mode)
+        other.load_state_dict(layer.state_dict())
+        assert torch.equal(layer(x)[0], other(x)[0])
 
 
 def test_hgrn2_forgets_no_more_than_its_lower_bound_lets_it() -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig
 
-from fla.models import GLAConfig, GLAForCausalLM
+from fla.models import BasedConfig, GLAConfig, GLAForCausalLM, LinearAttentionConfig, LinearAttentionModel
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
 
@@ -85,3 +86,22 @@ def test_unknown_keys_of_a_file_are_dropped_with_a_warning(
     config = AutoConfig.from_pretrained(tmp_path)
     assert "share_conv_kernel" in caplog.text
     assert not hasattr(config, "share_conv_kernel")
+
+
+def test_based_mixes_three_kinds_of_layers() -> None:
+    mixed = BasedConfig(num_hidden_layers=6, num_heads=4)
+    assert (mixed.conv_layers, mixed.attn["layers"], mixed.attn["window_size"]) == ([0, 2, 4, 5], [3], 64)
+    bare = BasedConfig(num_hidden_layers=6, conv_layers=[])
+    assert (bare.conv_layers, bare.attn) == ([], None)
+    windows = BasedConfig(num_hidden_layers=6, attn={"layers": [0], "num_heads": 4})
+    assert (windows.conv_layers, windows.attn["layers"]) == ([], [0])
+    with pytest.raises(ValueError, match=r"conv_layers: expected layers from 0 to 1.*got \[0, 2\]"):
+        BasedConfig(**SMALL, conv_layers=[0, 1, 2], attn={"layers": [0], "num_heads": 2})
+
+
+def test_a_hedgehog_map_starts_as_the_identity_in_a_model_too() -> None:
+    model = LinearAttentionModel(LinearAttentionConfig(**SMALL, feature_map="hedgehog"))
+    for block in model.layers:
+        for feature_map in (block.attn.feature_map_q, block.attn.feature_map_k):
+            assert torch.equal(feature_map.layer.weight, torch.eye(8))
+            assert not feature_map.layer.bias.any()

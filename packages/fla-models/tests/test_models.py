@@ -28,7 +28,9 @@ class Model(NamedTuple):
     def config(self) -> FLAConfig:
         small = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 2, "vocab_size": 64, "initializer_range": 0.2}
         small |= {"intermediate_size": 48, "eos_token_id": None}
-        return getattr(fla.models, f"{self.stem}Config")(**{**small, **self.options})
+        config_class = getattr(fla.models, f"{self.stem}Config")
+        small = {key: value for key, value in small.items() if hasattr(config_class, key)}
+        return config_class(**{**small, **self.options})
 
     def build(self, **options: Any) -> FLAForCausalLM:
         torch.manual_seed(0)
@@ -41,6 +43,12 @@ MODELS = {
     "gla": Model("GLA"),
     "gla, options": Model("GLA", {"num_kv_heads": 1, "use_short_conv": True, "fuse_norm": False, "expand_k": 1}),
     "gla, hybrid": Model("GLA", {"num_hidden_layers": 3, "attn": [WINDOWED, {"layers": [2], "num_heads": 2}]}),
+    "hgrn": Model("HGRN"),
+    "hgrn, hybrid": Model(
+        "HGRN",
+        {"attn_mode": "chunk", "expand_ratio": 2, "use_short_conv": True, "num_hidden_layers": 3, "attn": WINDOWED},
+    ),
+    "hgrn, no bounds": Model("HGRN", {"use_lower_bound": False}),
     "hgrn2": Model("HGRN2", {"expand_ratio": 24}),
     "hgrn2, hybrid": Model(
         "HGRN2",
@@ -60,6 +68,22 @@ MODELS = {
     "rwkv6": Model("RWKV6"),
     "rwkv6, options": Model("RWKV6", {"expand_k": 1, "norm_bias": False, "norm_first": False, "fuse_norm": False}),
     "rwkv6, hybrid": Model("RWKV6", {"num_hidden_layers": 3, "attn": [WINDOWED]}),
+    "linear_attn": Model("LinearAttention"),
+    "linear_attn, hybrid": Model(
+        "LinearAttention",
+        {
+            "feature_map": "hedgehog",
+            "tie_feature_map_qk": True,
+            "norm_feature_map": True,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "attn": WINDOWED,
+        },
+    ),
+    "based": Model("Based"),
+    "based, hybrid": Model("Based", {"feature_dim": 6, "num_hidden_layers": 4, "num_heads": 4, "num_kv_heads": 2}),
+    "rebased": Model("ReBased"),
+    "rebased, hybrid": Model("ReBased", {"feature_dim": 8, "use_gamma": False, "fuse_norm": False, "attn": WINDOWED}),
     "transformer": Model("Transformer"),
     "transformer, options": Model(
         "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
@@ -72,8 +96,12 @@ COMPILED = [
     "rwkv6, options",
     "gla, options",
     "gla, hybrid",
+    "hgrn, hybrid",
     "hgrn2, hybrid",
     "lightnet, hybrid",
+    "linear_attn, hybrid",
+    "based, hybrid",
+    "rebased, hybrid",
     "retnet, hybrid",
     "simple_gla, hybrid",
     "transformer, options",

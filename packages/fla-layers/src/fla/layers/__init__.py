@@ -11,6 +11,7 @@ _MENU = {
     "BasedLinearAttention": "fla.layers.based",
     "GatedLinearAttention": "fla.layers.gla",
     "GatedShortConvolution": "fla.layers.gated_conv",
+    "HGRNAttention": "fla.layers.hgrn",
     "HGRN2Attention": "fla.layers.hgrn2",
     "LightNetAttention": "fla.layers.lightnet",
     "LinearAttention": "fla.layers.linear_attn",
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fla.layers.cache import StateCache as StateCache
     from fla.layers.gated_conv import GatedShortConvolution as GatedShortConvolution
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
+    from fla.layers.hgrn import HGRNAttention as HGRNAttention
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
     from fla.layers.linear_attn import LinearAttention as LinearAttention

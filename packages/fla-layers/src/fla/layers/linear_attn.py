@@ -93,13 +93,11 @@ class LinearAttention(GatedHeads):
         self.do_feature_map_norm = do_feature_map_norm
         self.feature_map_q = FEATURE_MAPS[feature_map](self.head_k_dim)
         if tie_feature_map_qk:
-            self.register_load_state_dict_pre_hook(_drop_second_name)
+            self.register_load_state_dict_pre_hook(_drop_second_name)  # type: ignore[no-untyped-call]
         else:
             self.feature_map_k = FEATURE_MAPS[feature_map](self.head_k_dim)
         if output_norm == "rmsnorm":
-            self.norm: nn.Module = RMSNorm(
-                self.head_v_dim, elementwise_affine=bool(elementwise_affine), eps=norm_eps
-            )
+            self.norm: nn.Module = RMSNorm(self.head_v_dim, elementwise_affine=bool(elementwise_affine), eps=norm_eps)
         else:
             self.norm = nn.Identity()
         self.o_proj = nn.Linear(self.value_dim, hidden_size, bias=False)

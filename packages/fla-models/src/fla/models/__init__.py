@@ -1,15 +1,22 @@
 """Language models for Hugging Face transformers. Importing this registers them with its Auto classes."""
 
+from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
 from fla.models.cache import Cache
 from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
+from fla.models.hgrn import HGRNConfig, HGRNForCausalLM, HGRNModel
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
+from fla.models.linear_attn import LinearAttentionConfig, LinearAttentionForCausalLM, LinearAttentionModel
+from fla.models.rebased import ReBasedConfig, ReBasedForCausalLM, ReBasedModel
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
 from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM, RWKV6Model
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
 __all__ = [
+    "BasedConfig",
+    "BasedForCausalLM",
+    "BasedModel",
     "Cache",
     "GLAConfig",
     "GLAForCausalLM",
@@ -17,9 +24,18 @@ __all__ = [
     "HGRN2Config",
     "HGRN2ForCausalLM",
     "HGRN2Model",
+    "HGRNConfig",
+    "HGRNForCausalLM",
+    "HGRNModel",
     "LightNetConfig",
     "LightNetForCausalLM",
     "LightNetModel",
+    "LinearAttentionConfig",
+    "LinearAttentionForCausalLM",
+    "LinearAttentionModel",
+    "ReBasedConfig",
+    "ReBasedForCausalLM",
+    "ReBasedModel",
     "RetNetConfig",
     "RetNetForCausalLM",
     "RetNetModel",

@@ -25,6 +25,20 @@ def symmetric_square(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([x.square(), math.sqrt(2) * pairs], -1)
 
 
+class _IdentityLinear(nn.Linear):
+    """A linear layer that starts as the identity, whatever the others of a model start from."""
+
+    def reset_parameters(self) -> None:
+        """Set the initial values."""
+        with torch.no_grad():
+            for name, value in self.initial_values(1).items():
+                self.get_parameter(name).copy_(value)
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Weight one on the diagonal, bias zero."""
+        return {"weight": torch.eye(self.in_features), "bias": torch.zeros(self.in_features)}
+
+
 class HedgehogFeatureMap(nn.Module):
     r"""The Hedgehog map (arXiv 2402.04347), ``[..., D]`` to ``[..., 2 D]``; its layer starts as the identity.
 
@@ -36,14 +50,7 @@ class HedgehogFeatureMap(nn.Module):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.layer = nn.Linear(head_dim, head_dim)
-        with torch.no_grad():
-            for name, value in self.initial_values(1).items():
-                self.get_parameter(name).copy_(value)
-
-    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """Weight one on the diagonal, bias zero, whatever other layers of a model start from."""
-        return {"layer.weight": torch.eye(self.layer.in_features), "layer.bias": torch.zeros(self.layer.in_features)}
+        self.layer = _IdentityLinear(head_dim, head_dim)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` -> ``[..., 2 D]``."""
@@ -217,11 +224,13 @@ class RebasedFeatureMap(nn.Module):
 
     def forward(self, x: torch.Tensor, flatten: bool = True) -> torch.Tensor:
         """``[..., D]`` -> ``[..., D (D + 1) / 2]``, or z ``[..., D]`` itself without ``flatten``."""
+        # Under autocast x is in half precision, and PyTorch wants all in one dtype.
+        gamma, beta = (None if p is None else p.to(x.dtype) for p in (self.gamma, self.beta))
         if self.normalize:
-            x = F.layer_norm(x, (self.head_dim,), self.gamma, self.beta)
+            x = F.layer_norm(x, (self.head_dim,), gamma, beta)
         else:
-            x = x if self.gamma is None else x * self.gamma
-            x = x if self.beta is None else x + self.beta
+            x = x if gamma is None else x * gamma
+            x = x if beta is None else x + beta
         return symmetric_square(x) if flatten else x
 
 

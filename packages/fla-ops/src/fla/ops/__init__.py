@@ -9,6 +9,8 @@ _MENU = {
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "chunk_hgrn": "fla.ops.hgrn",
+    "fused_recurrent_hgrn": "fla.ops.hgrn",
     "chunk_lightning_attn": "fla.ops.lightning_attn",
     "fused_recurrent_lightning_attn": "fla.ops.lightning_attn",
     "chunk_linear_attn": "fla.ops.linear_attn",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         fused_chunk_gla as fused_chunk_gla,
         fused_recurrent_gla as fused_recurrent_gla,
     )
+    from fla.ops.hgrn import chunk_hgrn as chunk_hgrn, fused_recurrent_hgrn as fused_recurrent_hgrn
     from fla.ops.lightning_attn import (
         chunk_lightning_attn as chunk_lightning_attn,
         fused_recurrent_lightning_attn as fused_recurrent_lightning_attn,

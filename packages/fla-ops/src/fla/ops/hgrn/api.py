@@ -64,5 +64,29 @@ def chunk_hgrn(
     return run_hgrn(x, g, initial_state, cu_seqlens, output_final_state, chosen)
 
 
-#: The same function: one scan serves a single step and long sequences, and cuts time only where that is faster.
-fused_recurrent_hgrn = chunk_hgrn
+def fused_recurrent_hgrn(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""HGRN's recurrence by its other name (arXiv 2311.04823): :func:`chunk_hgrn`, which serves one step as well.
+
+    .. math:: h_t = e^{g_t} \odot h_{t-1} + x_t, \qquad o_t = h_t
+
+    One scan does for both, and cuts time only where that is faster.
+
+    Args:
+        x: inputs ``[B, T, D]``.
+        g: log decay ``[B, T, D]``.
+        initial_state: state before the first step ``[N, D]``.
+        output_final_state: also return the state after the last step.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        ``(o, final_state)``, and errors, as :func:`chunk_hgrn`.
+    """
+    return chunk_hgrn(x, g, initial_state, output_final_state, cu_seqlens, backend)

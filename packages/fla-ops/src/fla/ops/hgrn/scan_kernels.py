@@ -23,21 +23,19 @@ def then(decay, h, later_decay, later_h):
 
 
 @triton.jit
-def scan_tile(b_decay, b_x, b_h, S: tl.constexpr, REVERSE: tl.constexpr):
-    """``h = decay h + x`` down the rows of a tile, or up in reverse, with b_h before the first of them."""
+def scan_tile(b_decay, b_x, b_h, S: tl.constexpr):
+    """``h = decay h + x`` down the rows of a tile, with b_h before the first of them; and the last h."""
     o_t = tl.arange(0, S)
-    first = S - 1 if REVERSE else 0
-    b_x = tl.where(o_t[:, None] == first, b_x + b_decay * b_h[None, :], b_x)
-    _, b_hs = tl.associative_scan((b_decay, b_x), 0, then, reverse=REVERSE)
-    return b_hs
+    b_x = tl.where(o_t[:, None] == 0, b_x + b_decay * b_h[None, :], b_x)
+    _, b_hs = tl.associative_scan((b_decay, b_x), 0, then)
+    return b_hs, tl.sum(tl.where(o_t[:, None] == S - 1, b_hs, 0.0), 0)
 
 
 @triton.jit
-def last_row(b, S: tl.constexpr, REVERSE: tl.constexpr):
-    """The row of a tile that a scan comes to last."""
+def rows(S: tl.constexpr, REVERSE: tl.constexpr):
+    """The steps of a tile in the order of a scan, which always goes down: Triton's own from the end is far slower."""
     o_t = tl.arange(0, S)
-    last = 0 if REVERSE else S - 1
-    return tl.sum(tl.where(o_t[:, None] == last, b, 0.0), 0)
+    return S - 1 - o_t if REVERSE else o_t
 
 
 @triton.jit
@@ -51,7 +49,7 @@ def load_tile(p, o_t, o_d, left, D: tl.constexpr):
 def channels(D: tl.constexpr, BD: tl.constexpr, SIDE_BY_SIDE: tl.constexpr):
     """The channels of this program, at most so many side by side in a thread: then each thread has its own."""
     o_d = tl.max_contiguous(tl.multiple_of(tl.arange(0, BD), SIDE_BY_SIDE), SIDE_BY_SIDE)
-    return tl.program_id(0) * BD + o_d
+    return tl.program_id(0) % tl.cdiv(D, BD) * BD + o_d
 
 
 @triton.jit
@@ -88,7 +86,7 @@ def gather(decays, sums, b_h, i_s, i_l, segments, o_d, D: tl.constexpr, S: tl.co
         p = row.to(tl.int64)[:, None] * D + o_d[None, :]
         b_decay = tl.load(decays + p, mask=m, other=1.0)
         b_x = tl.load(sums + p, mask=m, other=0.0)
-        b_h = last_row(scan_tile(b_decay, b_x, b_h, S, False), S, False)
+        _, b_h = scan_tile(b_decay, b_x, b_h, S)
     return b_h
 
 
@@ -112,9 +110,9 @@ def summary_kernel(
     PACKED: tl.constexpr,
 ):
     """How much each segment decays a state, and what it makes of a state of zero. In reverse x is do."""
-    i_s = tl.program_id(1)
-    _, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
-    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
+    i_s = tl.program_id(0) // tl.cdiv(D, BD)
+    i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
+    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), rows(S, REVERSE)
     first = i_l * L
     tiles = tl.cdiv(tl.minimum(L, length - first), S)
 
@@ -126,7 +124,7 @@ def summary_kernel(
         b_x = load_tile(x + offset, o_t, o_d, length - i_t, D)
         b_g = load_tile(g + offset, o_t + 1 if REVERSE else o_t, o_d, length - i_t, D) * LOG2E
         b_log += tl.sum(b_g, 0)
-        b_h = last_row(scan_tile(tl.exp2(b_g), b_x, b_h, S, REVERSE), S, REVERSE)
+        _, b_h = scan_tile(tl.exp2(b_g), b_x, b_h, S)
     row = i_s.to(tl.int64) * D
     tl.store(decays + row + o_d, tl.exp2(b_log), mask=o_d < D)
     tl.store(sums + row + o_d, b_h, mask=o_d < D)
@@ -157,8 +155,8 @@ def output_kernel(
     SAVE_STATES: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``h = e^g h + x`` over one segment: all h, the last one of the sequence, and where asked those before each tile."""
-    i_s = tl.program_id(1)
+    """``h = e^g h + x`` over one segment: all h, the last of a sequence, and where asked those before each tile."""
+    i_s = tl.program_id(0) // tl.cdiv(D, BD)
     i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
     o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
     m_state = (o_d < D) & (length > 0)
@@ -178,10 +176,9 @@ def output_kernel(
         b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, length - i_t, D) * LOG2E)
         if SAVE_STATES:
             tl.store(states + (begin // S + i_n + i_t // S) * D + o_d, b_h, mask=o_d < D)
-        b_hs = scan_tile(b_decay, b_x, b_h, S, False)
+        b_hs, b_h = scan_tile(b_decay, b_x, b_h, S)
         m_o = (o_t[:, None] < length - i_t) & (o_d[None, :] < D)
         tl.store(o + offset + o_t[:, None] * D + o_d[None, :], b_hs.to(o.dtype.element_ty), mask=m_o)
-        b_h = last_row(b_hs, S, False)
     tl.store(end + o_state, b_h, mask=m_state & (first + L >= length))
 
 
@@ -212,9 +209,9 @@ def gradient_kernel(
     PACKED: tl.constexpr,
 ):
     """``dx_t = dh_t, dg_t = dh_t e^g_t h_{t-1}`` over one segment, with h from the state before each tile."""
-    i_s = tl.program_id(1)
+    i_s = tl.program_id(0) // tl.cdiv(D, BD)
     i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
-    o_d, o_t = channels(D, BD, SIDE_BY_SIDE), tl.arange(0, S)
+    o_d, o_t, o_back = channels(D, BD, SIDE_BY_SIDE), rows(S, False), rows(S, True)
     m_state = (o_d < D) & (length > 0)
     o_state = i_n.to(tl.int64) * D + o_d
     first = i_l * L
@@ -233,14 +230,14 @@ def gradient_kernel(
         b_before = tl.exp2(load_tile(g + offset, o_t - 1, o_d, left, D) * LOG2E)
         b_x = load_tile(x + offset, o_t - 1, o_d, left, D)
         b_h = tl.load(states + (begin // S + i_n + i_t // S) * D + o_d, mask=o_d < D, other=0.0)
-        b_hs = scan_tile(b_before, b_x, b_h, S, False)
-        b_after = tl.exp2(load_tile(g + offset, o_t + 1, o_d, left, D) * LOG2E)
-        b_dhs = scan_tile(b_after, load_tile(do + offset, o_t, o_d, left, D), b_dh, S, True)
+        b_hs, _ = scan_tile(b_before, b_x, b_h, S)
+        b_after = tl.exp2(load_tile(g + offset, o_back + 1, o_d, left, D) * LOG2E)
+        b_dhs, b_dh = scan_tile(b_after, load_tile(do + offset, o_back, o_d, left, D), b_dh, S)
+        b_dhs = tl.flip(b_dhs, 0)
         b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, left, D) * LOG2E)
         m = (o_t[:, None] < left) & (o_d[None, :] < D)
         o = offset + o_t[:, None] * D + o_d[None, :]
         tl.store(dx + o, b_dhs.to(dx.dtype.element_ty), mask=m)
         tl.store(dg + o, (b_dhs * b_decay * b_hs).to(dg.dtype.element_ty), mask=m)
-        b_dh = last_row(b_dhs, S, True)
     b_decay = tl.exp2(tl.load(g + begin * D + o_d, mask=m_state, other=0.0).to(tl.float32) * LOG2E)
     tl.store(dstart + o_state, b_decay * b_dh, mask=m_state & (i_l == 0))

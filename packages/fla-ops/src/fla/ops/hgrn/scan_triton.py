@@ -21,7 +21,7 @@ class _Plan(NamedTuple):
     segments: Chunks
     steps: int
     """Of a segment."""
-    grid: tuple[int, int]
+    grid: tuple[int]
     is_cut: bool
 
     @classmethod
@@ -32,7 +32,7 @@ class _Plan(NamedTuple):
         # Nothing is known here of packed sequences but that one of them may be nearly all.
         steps = tile.segment(total, batch * blocks)
         segments = cut(x, cu_seqlens, steps)
-        return cls(tile, segments, steps, (blocks, segments.total), steps < total)
+        return cls(tile, segments, steps, (blocks * segments.total,), steps < total)
 
     def options(self, x: torch.Tensor) -> dict[str, Any]:
         """The arguments that all kernels end with."""

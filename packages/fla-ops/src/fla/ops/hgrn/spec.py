@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
-from fla.ops.hgrn.api import chunk_hgrn
+from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
 #: V is the number of channels D, whatever heads there are.
@@ -29,6 +29,12 @@ SHAPES = {
     "many channels": Shape(8, 1100, 1, 1, 2048, decay=1.0),
     "few channels, very long": Shape(1, 33000, 1, 1, 512, decay=0.01),
     "few channels, very long, packed": Shape(1, 33000, 1, 1, 512, lengths=(20001, 0, 3, 12996), decay=0.01),
+}
+
+#: The same code by another name.
+RECURRENT_SHAPES = {
+    "one step": Shape(3, 1, 1, 1, 16),
+    "packed": Shape(1, 30, 1, 1, 16, lengths=(10, 20)),
 }
 
 
@@ -53,9 +59,12 @@ SPEC = Spec(
     paper="2311.04823",
     functions=("chunk_hgrn", "fused_recurrent_hgrn"),
     backends=("triton", "torch", "reference"),
-    cases=tuple(sequence_cases(chunk_hgrn, OPERANDS, SHAPES)),
+    cases=(
+        *sequence_cases(chunk_hgrn, OPERANDS, SHAPES),
+        *sequence_cases(fused_recurrent_hgrn, OPERANDS, RECURRENT_SHAPES),
+    ),
     cost=cost,
-    sequence_ops=(SequenceOp(chunk_hgrn, make_inputs),),
+    sequence_ops=(SequenceOp(chunk_hgrn, make_inputs), SequenceOp(fused_recurrent_hgrn, make_inputs)),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
 

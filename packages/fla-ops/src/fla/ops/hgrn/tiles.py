@@ -44,7 +44,8 @@ class ScanTile(NamedTuple):
 
 
 def _scan_tile(key: TileKey) -> ScanTile:
-    return ScanTile(steps=32, channels=min(64, power_of_two(key.key_dim, 32)), warps=1, stages=3)
+    stages = 3 if key.dtype_bytes == 2 else 2
+    return ScanTile(steps=32, channels=min(64, power_of_two(key.key_dim, 32)), warps=1, stages=stages)
 
 
 SCAN_TILES: TileTable[ScanTile] = TileTable(_scan_tile)

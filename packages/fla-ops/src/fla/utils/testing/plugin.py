@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 
 _UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"
 _FUNCTIONS = ("empty", "empty_like", "empty_strided", "empty_permuted")
@@ -74,6 +75,8 @@ def _poisoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """
     if request.node.get_closest_marker("unpoisoned"):
         return
+    # Once only PyTorch looks up which functions a default device applies to: it must be the real ones.
+    _device_constructors()
     for name in _FUNCTIONS:
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     for name in _METHODS:

@@ -34,8 +34,7 @@ def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool
             initial_state: torch.Tensor | None,
             *operands: torch.Tensor | None,
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            told = (any(ctx.needs_input_grad),) if tells else ()
-            o, final_state, *saved = fwd(*operands, initial_state, cu_seqlens, *options, *told)
+            o, final_state, *saved = fwd(*operands, initial_state, cu_seqlens, *options, *((True,) if tells else ()))
             ctx.save_for_backward(cu_seqlens, initial_state, *operands, *saved)
             ctx.options, ctx.count = options, len(operands)
             ctx.like_o = (o.shape, o.dtype, o.device)
@@ -57,4 +56,18 @@ def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool
             doperands = [None if x is None else dx for x, dx in zip(operands, gradients)]
             return None, None, dinitial_state, *doperands
 
-    return Function.apply
+    apply: StateFunction = Function.apply
+
+    def call(
+        options: tuple[Any, ...],
+        cu_seqlens: torch.Tensor | None,
+        initial_state: torch.Tensor | None,
+        *operands: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (initial_state, *operands)):
+            return apply(options, cu_seqlens, initial_state, *operands)
+        # For decoding: autograd's function costs as much as a small step.
+        o, final_state, *_ = fwd(*operands, initial_state, cu_seqlens, *options, *((False,) if tells else ()))
+        return o, final_state
+
+    return call

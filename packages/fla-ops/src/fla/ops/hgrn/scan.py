@@ -107,10 +107,5 @@ def run_hgrn(
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """:func:`fla.ops.hgrn.chunk_hgrn` on checked arguments."""
-    if torch.is_grad_enabled() and any(y is not None and y.requires_grad for y in (x, g, initial_state)):
-        o, final_state = _hgrn((backend,), cu_seqlens, initial_state, x, g)
-    else:
-        # Decoding calls this for one token, and autograd's function would cost more than the step. And torch.compile
-        # (2.13) loses ctx of a function with five inputs where none requires a gradient.
-        o, final_state, _ = hgrn_fwd(x, g, initial_state, cu_seqlens, backend, False)
+    o, final_state = _hgrn((backend,), cu_seqlens, initial_state, x, g)
     return o, final_state if output_final_state else None

@@ -203,29 +203,25 @@ def pytest(session: nox.Session, *args: str | Path, **env: str) -> None:
     session.run("python", "-m", "pytest", "-n", str(WORKERS), *args, env={**TEST_ENV, **env})
 
 
-_passed: dict[tuple[Resolved, str], bool] = {}
+_passed: dict[str, bool] = {}
 
 
-def tests_from_wheels(session: nox.Session, names: Iterable[str]) -> None:
-    """Run the tests of some packages, installed from wheels, with only what they and their tests declare."""
-    environment = resolve(*(item for name in names for item in (name, *PACKAGES[name].test)))
-    new = [name for name in names if (environment, name) not in _passed]
-    if new:
-        borrow(session, environment.others)
-        install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
-    for name in new:
-        _passed[environment, name] = False
-        if any("interpret" not in path.parts for path in PACKAGES[name].tests.glob("**/test_*.py")):
-            pytest(session, PACKAGES[name].tests, *session.posargs)
-        else:
-            session.warn(f"{name} has no tests")
-        _passed[environment, name] = True
-    for name in names:
-        if name not in new:
-            outcome = "passed" if _passed[environment, name] else "failed"
-            session.log(f"the tests of {name} have {outcome} in the same environment in this run of nox")
-    if not all(_passed[environment, name] for name in names):
-        session.error("see the failures above")
+def tests_from_wheels(session: nox.Session, name: str) -> None:
+    """Run the tests of a package, installed from wheels, with only what it and its tests declare; once in a run."""
+    if name in _passed:
+        session.log(f"the tests of {name} have {'passed' if _passed[name] else 'failed'} in this run of nox")
+        if not _passed[name]:
+            session.error("see the failures above")
+        return
+    _passed[name] = False
+    environment = resolve(name, *PACKAGES[name].test)
+    borrow(session, environment.others)
+    install(session, "--no-deps", "--force-reinstall", *built_wheels(session, environment.siblings))
+    if any("interpret" not in path.parts for path in PACKAGES[name].tests.glob("**/test_*.py")):
+        pytest(session, PACKAGES[name].tests, *session.posargs)
+    else:
+        session.warn(f"{name} has no tests")
+    _passed[name] = True
 
 
 @nox.session
@@ -239,14 +235,15 @@ def tests(session: nox.Session) -> None:
 @per_package(PACKAGES)
 def tests_package(session: nox.Session, package: Package) -> None:
     """The tests of one package, installed from its wheel with only what it declares."""
-    tests_from_wheels(session, [package.name])
+    tests_from_wheels(session, package.name)
 
 
 @nox.session
 @per_package(name for name in PACKAGES if DEPENDENTS[name])
 def dependents(session: nox.Session, package: Package) -> None:
-    """The tests of the packages that need this one, beside its wheel."""
-    tests_from_wheels(session, DEPENDENTS[package.name])
+    """The tests of the packages that need this one, each installed from its wheel beside this one's."""
+    for name in DEPENDENTS[package.name]:
+        tests_from_wheels(session, name)
 
 
 @nox.session

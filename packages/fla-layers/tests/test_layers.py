@@ -12,10 +12,12 @@ from safetensors import safe_open
 
 import fla.layers
 from fla.layers import (
+    ABCAttention,
     Attention,
     BasedLinearAttention,
     GatedLinearAttention,
     GatedShortConvolution,
+    GatedSlotAttention,
     HGRN2Attention,
     HGRNAttention,
     LightNetAttention,
@@ -56,6 +58,20 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "lightnet": lambda: LightNetAttention(hidden_size=HIDDEN, expand_ratio=16, gate_low_rank_dim=8, layer_idx=0),
     "lightnet, convolution, recurrent": lambda: LightNetAttention(
         "fused_recurrent", HIDDEN, 2, 24, True, conv_bias=True, elementwise_affine=False, layer_idx=0
+    ),
+    "gsa": lambda: GatedSlotAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
+    "gsa, convolution, grouped heads": lambda: GatedSlotAttention(
+        "fused_chunk", HIDDEN, 1.0, 2.0, 4, 2, True, conv_bias=True, num_slots=12, use_output_gate=True, layer_idx=0
+    ),
+    "gsa, recurrent, no norm": lambda: GatedSlotAttention(
+        "fused_recurrent", HIDDEN, 0.5, num_heads=2, feature_map=None, use_norm=False, scale=None, layer_idx=0
+    ),
+    "abc": lambda: ABCAttention(HIDDEN, num_heads=2, layer_idx=0),
+    "abc, convolution, input gate": lambda: ABCAttention(
+        HIDDEN, 1.0, 2.0, 2, True, conv_bias=True, num_slots=12, use_input_gate=True, use_output_gate=False, layer_idx=0
+    ),
+    "abc, no positions, no norm": lambda: ABCAttention(
+        HIDDEN, num_heads=2, use_rope=False, use_norm=False, clamp_min=-0.5, clamp_max=None, layer_idx=0
     ),
     "retention": lambda: MultiScaleRetention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
     "retention, convolution, grouped heads": lambda: MultiScaleRetention(
@@ -114,8 +130,10 @@ TIGHT = 2e-5
 CONTINUED = [
     "linear_attn, hedgehog, normalised",
     "based",
+    "abc, convolution, input gate",
     "gated convolution",
     "gla, convolution, grouped heads",
+    "gsa, convolution, grouped heads",
     "hgrn, convolution, recurrent",
     "hgrn2, convolution, recurrent",
     "lightnet, convolution, recurrent",
@@ -323,6 +341,9 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: HGRN2Attention(expand_ratio=100), "hidden_size.*expand_ratio=100, got 1024"),
         (lambda: LightNetAttention(expand_ratio=None), "num_heads, expand_ratio: expected at least one"),
         (lambda: LightNetAttention(num_heads=3), "hidden_size.*num_heads=3, got 1024"),
+        (lambda: GatedSlotAttention(num_heads=4, num_kv_heads=3), "num_heads.*num_kv_heads=3, got 4"),
+        (lambda: GatedSlotAttention(num_slots=0), "num_slots: expected at least 1, got 0"),
+        (lambda: ABCAttention(24), "dim: expected an even number above 0, got 3"),
         (lambda: LinearAttention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
         (lambda: LinearAttention(feature_map="taylor"), "feature_map: expected one of dpfp.*'taylor'"),
         (lambda: LinearAttention(output_norm="layernorm"), "output_norm: expected one of rmsnorm.*'layernorm'"),

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
-from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig
 
-from fla.models import BasedConfig, GLAConfig, GLAForCausalLM, LinearAttentionConfig, LinearAttentionModel
+from fla.models import (
+    ABCConfig,
+    BasedConfig,
+    GLAConfig,
+    GLAForCausalLM,
+    GSAConfig,
+    LinearAttentionConfig,
+    LinearAttentionModel,
+)
+from fla.models.configuration import FLAConfig
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
 
@@ -41,6 +49,11 @@ def test_a_bad_config_is_refused_by_name(options: dict[str, Any], error: type[Ex
         GLAConfig(**SMALL, **options)
 
 
+def test_a_clamp_that_gated_slot_attention_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="clamp_min, clamp_max.*got -1 and None"):
+        GSAConfig(**SMALL, clamp_min=-1)
+
+
 def test_a_value_of_the_wrong_type_is_refused_by_name() -> None:
     with pytest.raises(StrictDataclassFieldValidationError, match="'num_heads'.*\n.*expected int, got str"):
         GLAConfig(num_heads="4")
@@ -51,29 +64,31 @@ def test_sizes_that_heads_do_not_divide_are_refused_by_name() -> None:
         GLAForCausalLM(GLAConfig(**SMALL, num_heads=3))
 
 
-@strict
-class MisspeltConfig(GLAConfig):
-    attribute_map: ClassVar[dict[str, str]] = {"exapnd_k": "expand_k"}
-
-
+@pytest.mark.parametrize("config_class", [ABCConfig, GSAConfig])
+@pytest.mark.parametrize(("misspelt", "key"), [("exapnd_k", "expand_k"), ("exapnd_v", "expand_v")])
 def test_a_misspelt_key_is_understood_and_written_correctly(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    config_class: type[FLAConfig],
+    misspelt: str,
+    key: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = MisspeltConfig(**SMALL, exapnd_k=0.25)
-    assert config.expand_k == config.exapnd_k == 0.25
+    config = config_class(**SMALL, **{misspelt: 0.25})
+    assert getattr(config, key) == getattr(config, misspelt) == 0.25
     config.save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     written = json.loads(path.read_text())
-    assert written.pop("expand_k") == 0.25
-    assert "exapnd_k" not in written
-    path.write_text(json.dumps({**written, "exapnd_k": 0.75}))
+    assert written.pop(key) == 0.25
+    assert misspelt not in written
+    path.write_text(json.dumps({**written, misspelt: 0.75}))
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    assert MisspeltConfig.from_pretrained(tmp_path).expand_k == 0.75
+    assert getattr(config_class.from_pretrained(tmp_path), key) == 0.75
     assert not caplog.text
-    with pytest.raises(StrictDataclassFieldValidationError, match="'expand_k'.*\n.*got str"):
-        MisspeltConfig(**SMALL, exapnd_k="0.25")
-    with pytest.raises(TypeError, match="unknown key exapnd_k"):
-        GLAConfig(**SMALL, exapnd_k=0.25)
+    with pytest.raises(StrictDataclassFieldValidationError, match=f"'{key}'.*\n.*got str"):
+        config_class(**SMALL, **{misspelt: "0.25"})
+    with pytest.raises(TypeError, match=f"unknown key {misspelt}"):
+        GLAConfig(**SMALL, **{misspelt: 0.25})
 
 
 def test_unknown_keys_of_a_file_are_dropped_with_a_warning(

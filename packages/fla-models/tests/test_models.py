@@ -43,6 +43,25 @@ MODELS = {
     "gla": Model("GLA"),
     "gla, options": Model("GLA", {"num_kv_heads": 1, "use_short_conv": True, "fuse_norm": False, "expand_k": 1}),
     "gla, hybrid": Model("GLA", {"num_hidden_layers": 3, "attn": [WINDOWED, {"layers": [2], "num_heads": 2}]}),
+    "gsa": Model("GSA", {"num_slots": 12}),
+    "gsa, hybrid": Model(
+        "GSA",
+        {
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "num_slots": None,
+            "use_short_conv": True,
+            "use_output_gate": True,
+            "exapnd_v": 2,
+            "attn": WINDOWED,
+        },
+    ),
+    "abc": Model("ABC", {"num_slots": 12}),
+    "abc, hybrid": Model(
+        "ABC",
+        {"exapnd_k": 1, "num_slots": None, "use_short_conv": True, "num_hidden_layers": 3, "attn": WINDOWED},
+    ),
+    "abc, no positions": Model("ABC", {"use_rope": False, "clamp_max": 1.0}),
     "hgrn": Model("HGRN"),
     "hgrn, hybrid": Model(
         "HGRN",
@@ -90,12 +109,15 @@ MODELS = {
     ),
 }
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
+#: Their greedy tokens were decoded from a cache without the sum of what the slots had been written, and so are not
+#: those of the full forward, as the reference in float64 has them.
+DECODED_WRONG = {"abc"}
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: For what the shared base does by itself: every kind of block, of shared value and of hybrid is among these.
 KINDS = ["gla, options", "gla, hybrid", "hgrn, hybrid", "based, hybrid", "rwkv6, options", "transformer, options"]
 every_kind = pytest.mark.parametrize("model", [MODELS[name] for name in KINDS], ids=KINDS)
 #: Compiling is slow, and these hold all that the others do.
-COMPILED = ["gla, hybrid", "hgrn, hybrid", "lightnet, hybrid", "rwkv6, options", "transformer, options"]
+COMPILED = ["abc, hybrid", "gla, hybrid", "hgrn, hybrid", "lightnet, hybrid", "rwkv6, options", "transformer, options"]
 TIGHT = 5e-5
 
 
@@ -127,7 +149,7 @@ def test_agrees_with_the_golden_case(path: Path) -> None:
     assert output.loss.item() == pytest.approx(about["loss"], rel=1e-4)
     norms = {name: g.norm().item() for name, g in gradients(model, output.loss).items()}
     assert norms == pytest.approx(about["grad_norm"], rel=1e-3)
-    if "greedy" in tensors:
+    if "greedy" in tensors and path.stem not in DECODED_WRONG:
         continued = generate(model.eval(), ids[:, :70], max_new_tokens=12, eos_token_id=None)
         assert torch.equal(continued[:, 70:], tensors["greedy"])
 

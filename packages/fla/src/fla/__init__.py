@@ -15,8 +15,12 @@ _PARTS = ("ops", "modules", "layers", "models", "utils")
 
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
+    "chunk_abc": "fla.ops.abc",
+    "fused_recurrent_abc": "fla.ops.abc",
     "chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "chunk_gsa": "fla.ops.gsa",
+    "fused_recurrent_gsa": "fla.ops.gsa",
     "chunk_hgrn": "fla.ops.hgrn",
     "fused_recurrent_hgrn": "fla.ops.hgrn",
     "chunk_lightning_attn": "fla.ops.lightning_attn",
@@ -27,6 +31,8 @@ _MENU = {
     "parallel_rebased": "fla.ops.rebased",
     "chunk_retention": "fla.ops.retention",
     "fused_recurrent_retention": "fla.ops.retention",
+    "chunk_rwkv6": "fla.ops.rwkv6",
+    "fused_recurrent_rwkv6": "fla.ops.rwkv6",
     "chunk_simple_gla": "fla.ops.simple_gla",
     "fused_recurrent_simple_gla": "fla.ops.simple_gla",
     "FusedCrossEntropyLoss": "fla.modules",
@@ -38,10 +44,12 @@ _MENU = {
     "RMSNorm": "fla.modules",
     "RotaryEmbedding": "fla.modules",
     "ShortConvolution": "fla.modules",
+    "ABCAttention": "fla.layers",
     "Attention": "fla.layers",
     "BasedLinearAttention": "fla.layers",
     "GatedLinearAttention": "fla.layers",
     "GatedShortConvolution": "fla.layers",
+    "GatedSlotAttention": "fla.layers",
     "HGRNAttention": "fla.layers",
     "HGRN2Attention": "fla.layers",
     "LightNetAttention": "fla.layers",
@@ -50,12 +58,18 @@ _MENU = {
     "ReBasedLinearAttention": "fla.layers",
     "RWKV6Attention": "fla.layers",
     "SimpleGatedLinearAttention": "fla.layers",
+    "ABCConfig": "fla.models",
+    "ABCForCausalLM": "fla.models",
+    "ABCModel": "fla.models",
     "BasedConfig": "fla.models",
     "BasedForCausalLM": "fla.models",
     "BasedModel": "fla.models",
     "GLAConfig": "fla.models",
     "GLAForCausalLM": "fla.models",
     "GLAModel": "fla.models",
+    "GSAConfig": "fla.models",
+    "GSAForCausalLM": "fla.models",
+    "GSAModel": "fla.models",
     "HGRNConfig": "fla.models",
     "HGRNForCausalLM": "fla.models",
     "HGRNModel": "fla.models",
@@ -90,10 +104,12 @@ __all__ = [*_MENU, *_PARTS, "__version__"]
 if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not follow the menu
     from fla import layers as layers, models as models, modules as modules, ops as ops, utils as utils
     from fla.layers import (
+        ABCAttention as ABCAttention,
         Attention as Attention,
         BasedLinearAttention as BasedLinearAttention,
         GatedLinearAttention as GatedLinearAttention,
         GatedShortConvolution as GatedShortConvolution,
+        GatedSlotAttention as GatedSlotAttention,
         HGRN2Attention as HGRN2Attention,
         HGRNAttention as HGRNAttention,
         LightNetAttention as LightNetAttention,
@@ -104,12 +120,18 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         SimpleGatedLinearAttention as SimpleGatedLinearAttention,
     )
     from fla.models import (
+        ABCConfig as ABCConfig,
+        ABCForCausalLM as ABCForCausalLM,
+        ABCModel as ABCModel,
         BasedConfig as BasedConfig,
         BasedForCausalLM as BasedForCausalLM,
         BasedModel as BasedModel,
         GLAConfig as GLAConfig,
         GLAForCausalLM as GLAForCausalLM,
         GLAModel as GLAModel,
+        GSAConfig as GSAConfig,
+        GSAForCausalLM as GSAForCausalLM,
+        GSAModel as GSAModel,
         HGRN2Config as HGRN2Config,
         HGRN2ForCausalLM as HGRN2ForCausalLM,
         HGRN2Model as HGRN2Model,
@@ -149,8 +171,10 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         RotaryEmbedding as RotaryEmbedding,
         ShortConvolution as ShortConvolution,
     )
+    from fla.ops.abc import chunk_abc as chunk_abc, fused_recurrent_abc as fused_recurrent_abc
     from fla.ops.based import parallel_based as parallel_based
     from fla.ops.gla import chunk_gla as chunk_gla, fused_recurrent_gla as fused_recurrent_gla
+    from fla.ops.gsa import chunk_gsa as chunk_gsa, fused_recurrent_gsa as fused_recurrent_gsa
     from fla.ops.hgrn import chunk_hgrn as chunk_hgrn, fused_recurrent_hgrn as fused_recurrent_hgrn
     from fla.ops.lightning_attn import (
         chunk_lightning_attn as chunk_lightning_attn,
@@ -165,6 +189,7 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         chunk_retention as chunk_retention,
         fused_recurrent_retention as fused_recurrent_retention,
     )
+    from fla.ops.rwkv6 import chunk_rwkv6 as chunk_rwkv6, fused_recurrent_rwkv6 as fused_recurrent_rwkv6
     from fla.ops.simple_gla import (
         chunk_simple_gla as chunk_simple_gla,
         fused_recurrent_simple_gla as fused_recurrent_simple_gla,

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
+    "ABCAttention": "fla.layers.abc",
     "Attention": "fla.layers.attn",
     "BasedLinearAttention": "fla.layers.based",
     "GatedLinearAttention": "fla.layers.gla",
     "GatedShortConvolution": "fla.layers.gated_conv",
+    "GatedSlotAttention": "fla.layers.gsa",
     "HGRNAttention": "fla.layers.hgrn",
     "HGRN2Attention": "fla.layers.hgrn2",
     "LightNetAttention": "fla.layers.lightnet",
@@ -27,12 +29,14 @@ _MENU = {
 __all__ = list(_MENU)
 
 if TYPE_CHECKING:
+    from fla.layers.abc import ABCAttention as ABCAttention
     from fla.layers.attn import Attention as Attention
     from fla.layers.base import Mixer as Mixer
     from fla.layers.based import BasedLinearAttention as BasedLinearAttention
     from fla.layers.cache import StateCache as StateCache
     from fla.layers.gated_conv import GatedShortConvolution as GatedShortConvolution
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
+    from fla.layers.gsa import GatedSlotAttention as GatedSlotAttention
     from fla.layers.hgrn import HGRNAttention as HGRNAttention
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.layers._heads import GatedHeads
+from fla.layers._positions import rotate_from
 from fla.layers.base import MODES, Call, repeat_heads
 from fla.modules import RotaryEmbedding
 from fla.ops.retention import chunk_retention, fused_recurrent_retention
@@ -83,8 +84,7 @@ class MultiScaleRetention(GatedHeads):
         """Queries, keys and values of x at their positions, the recurrence, and the gated output."""
         q, k, v, conv_state = self.heads(x, call)
         state, seen = call.read("recurrent_state") or (None, None)
-        start = call.past if seen is None else seen
-        q, k = self.rotary(q, k, start, call.cu_seqlens, call.past + call.steps)
+        q, k, seen = rotate_from(seen, self.rotary, q, k, call)
         o, state = (fused_recurrent_retention if self.is_recurrent(call) else chunk_retention)(
             q,
             repeat_heads(k, self.num_kv_groups),
@@ -93,12 +93,5 @@ class MultiScaleRetention(GatedHeads):
             output_final_state=call.writes,
             cu_seqlens=call.cu_seqlens,
         )
-        call.write(recurrent_state=(state, _count(call, start)), conv_state=conv_state)
+        call.write(recurrent_state=(state, seen), conv_state=conv_state)
         return (self.output(o, x),)
-
-
-def _count(call: Call, start: int | torch.Tensor) -> torch.Tensor | None:
-    """How many tokens each sequence ``[N]`` has seen after this call; None where it is what the cache has counted."""
-    if call.cu_seqlens is not None:
-        return start + call.cu_seqlens.diff()
-    return start + call.steps if isinstance(start, torch.Tensor) else None

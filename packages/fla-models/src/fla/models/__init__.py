@@ -1,8 +1,10 @@
 """Language models for Hugging Face transformers. Importing this registers them with its Auto classes."""
 
+from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel
 from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
 from fla.models.cache import Cache
 from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
+from fla.models.gsa import GSAConfig, GSAForCausalLM, GSAModel
 from fla.models.hgrn import HGRNConfig, HGRNForCausalLM, HGRNModel
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
@@ -14,6 +16,9 @@ from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleG
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
 __all__ = [
+    "ABCConfig",
+    "ABCForCausalLM",
+    "ABCModel",
     "BasedConfig",
     "BasedForCausalLM",
     "BasedModel",
@@ -21,6 +26,9 @@ __all__ = [
     "GLAConfig",
     "GLAForCausalLM",
     "GLAModel",
+    "GSAConfig",
+    "GSAForCausalLM",
+    "GSAModel",
     "HGRN2Config",
     "HGRN2ForCausalLM",
     "HGRN2Model",

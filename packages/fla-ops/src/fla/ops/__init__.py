@@ -4,11 +4,15 @@ from typing import TYPE_CHECKING
 
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
+    "chunk_abc": "fla.ops.abc",
+    "fused_recurrent_abc": "fla.ops.abc",
     "fused_chunk_based": "fla.ops.based",
     "parallel_based": "fla.ops.based",
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
+    "chunk_gsa": "fla.ops.gsa",
+    "fused_recurrent_gsa": "fla.ops.gsa",
     "chunk_hgrn": "fla.ops.hgrn",
     "fused_recurrent_hgrn": "fla.ops.hgrn",
     "chunk_lightning_attn": "fla.ops.lightning_attn",
@@ -21,6 +25,8 @@ _MENU = {
     "fused_chunk_retention": "fla.ops.retention",
     "fused_recurrent_retention": "fla.ops.retention",
     "parallel_retention": "fla.ops.retention",
+    "chunk_rwkv6": "fla.ops.rwkv6",
+    "fused_recurrent_rwkv6": "fla.ops.rwkv6",
     "chunk_simple_gla": "fla.ops.simple_gla",
     "fused_chunk_simple_gla": "fla.ops.simple_gla",
     "fused_recurrent_simple_gla": "fla.ops.simple_gla",
@@ -31,6 +37,7 @@ _MENU = {
 __all__ = list(_MENU)
 
 if TYPE_CHECKING:
+    from fla.ops.abc import chunk_abc as chunk_abc, fused_recurrent_abc as fused_recurrent_abc
     from fla.ops.attn import parallel_attn as parallel_attn
     from fla.ops.based import fused_chunk_based as fused_chunk_based, parallel_based as parallel_based
     from fla.ops.gla import (
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
         fused_chunk_gla as fused_chunk_gla,
         fused_recurrent_gla as fused_recurrent_gla,
     )
+    from fla.ops.gsa import chunk_gsa as chunk_gsa, fused_recurrent_gsa as fused_recurrent_gsa
     from fla.ops.hgrn import chunk_hgrn as chunk_hgrn, fused_recurrent_hgrn as fused_recurrent_hgrn
     from fla.ops.lightning_attn import (
         chunk_lightning_attn as chunk_lightning_attn,
@@ -55,6 +63,7 @@ if TYPE_CHECKING:
         fused_recurrent_retention as fused_recurrent_retention,
         parallel_retention as parallel_retention,
     )
+    from fla.ops.rwkv6 import chunk_rwkv6 as chunk_rwkv6, fused_recurrent_rwkv6 as fused_recurrent_rwkv6
     from fla.ops.simple_gla import (
         chunk_simple_gla as chunk_simple_gla,
         fused_chunk_simple_gla as fused_chunk_simple_gla,

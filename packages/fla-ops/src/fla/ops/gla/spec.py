@@ -82,11 +82,15 @@ AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 640, "output_kernel": 160}
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
-    for dtype in (torch.bfloat16, torch.float32):
-        for key_dim, value_dim in ((64, 64), (128, 128), (256, 256)):
-            for packed in (False, True) if key_dim == 128 else (False,):
-                lengths = (100, 28) if packed else ()
-                shape = Shape(1, 128, 2, key_dim, value_dim, lengths=lengths, without=("gv",))
-                title = f"{dtype} {key_dim}x{value_dim}{' packed' if packed else ''}".removeprefix("torch.")
-                for function, operands in ((chunk_gla, CHUNK), (fused_recurrent_gla, RECURRENT)):
-                    yield f"{function.__name__} {title}", partial(launch, title, shape, function, operands, dtype)
+    for dtype, dim, lengths in (
+        (torch.bfloat16, 64, ()),
+        (torch.bfloat16, 128, ()),
+        (torch.bfloat16, 128, (100, 28)),
+        (torch.bfloat16, 256, ()),
+        (torch.float32, 128, ()),
+        (torch.float32, 128, (100, 28)),
+    ):
+        shape = Shape(1, 128, 2, dim, dim, lengths=lengths, without=("gv",))
+        title = f"{dtype} {dim}{' packed' if lengths else ''}".removeprefix("torch.")
+        for function, operands in ((chunk_gla, CHUNK), (fused_recurrent_gla, RECURRENT)):
+            yield f"{function.__name__} {title}", partial(launch, title, shape, function, operands, dtype)

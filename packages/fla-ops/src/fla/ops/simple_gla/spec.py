@@ -12,7 +12,8 @@ from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.simple_gla.api import chunk_simple_gla, fused_recurrent_simple_gla, parallel_simple_gla
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
-OPERANDS = {"q": "B T H K", "k": "B T H K", "v": "B T HV V", "g": "B T HV -"}
+QKV = {"q": "B T H K", "k": "B T H K", "v": "B T HV V"}
+OPERANDS = {**QKV, "g": "B T HV -"}
 STATE = {"initial_state": "N HV K V"}
 CONSTANT = {"g_gamma": "HV -"}
 V_FIRST = {"state_v_first": True}
@@ -91,24 +92,23 @@ AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 320}
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
-    for dtype in (torch.bfloat16, torch.float32):
-        for key_dim, value_dim in ((64, 64), (128, 128), (256, 256)):
-            for title, lengths, without in (
-                ("", (), ()),
-                (" packed", (100, 28), ()),
-                (" no decay", (), ("g",)),
-            ):
-                if title and key_dim != 128:
-                    continue
-                shape = Shape(1, 128, 2, key_dim, value_dim, lengths=lengths, without=without)
-                name = f"{dtype} {key_dim}x{value_dim}{title}".removeprefix("torch.")
-                for function in (chunk_simple_gla, fused_recurrent_simple_gla):
-                    operands = {**OPERANDS, **STATE}
-                    yield f"{function.__name__} {name}", partial(launch, name, shape, function, operands, dtype)
-            constant = Shape(1, 128, 2, key_dim, value_dim)
-            name = f"{dtype} {key_dim}x{value_dim} decay per head".removeprefix("torch.")
-            operands = {"q": OPERANDS["q"], "k": OPERANDS["k"], "v": OPERANDS["v"], **STATE}
-            yield f"chunk_simple_gla {name}", partial(launch, name, constant, _chunk_constant, operands, dtype)
+    operands, constant = {**OPERANDS, **STATE}, {**QKV, **STATE}
+    for dtype, dim, lengths, without, function in (
+        (torch.bfloat16, 64, (), (), chunk_simple_gla),
+        (torch.bfloat16, 128, (), (), chunk_simple_gla),
+        (torch.bfloat16, 128, (100, 28), (), chunk_simple_gla),
+        (torch.bfloat16, 128, (), ("g",), chunk_simple_gla),
+        (torch.bfloat16, 128, (), (), _chunk_constant),
+        (torch.bfloat16, 256, (), (), chunk_simple_gla),
+        (torch.float32, 128, (), (), chunk_simple_gla),
+        (torch.float32, 128, (), ("g",), chunk_simple_gla),
+        (torch.bfloat16, 128, (), (), fused_recurrent_simple_gla),
+        (torch.float32, 128, (100, 28), (), fused_recurrent_simple_gla),
+    ):
+        shape = Shape(1, 128, 2, dim, dim, lengths=lengths, without=without)
+        wanted = constant if function is _chunk_constant else operands
+        title = f"{dtype} {dim}{' packed' if lengths else ''}{' no decay' if without else ''}".removeprefix("torch.")
+        yield f"{function.__name__} {title}", partial(launch, title, shape, function, wanted, dtype)
 
 
 def _chunk_constant(q: torch.Tensor, **others: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

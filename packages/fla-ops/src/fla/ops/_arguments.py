@@ -11,7 +11,6 @@ from fla.utils._validation import (
     check_boundaries,
     check_cu_seqlens,
     check_floating,
-    check_head_dims,
     check_not_empty,
     check_same_device,
     check_same_dtype,
@@ -32,7 +31,6 @@ def check_heads(
     state_v_first: bool = False,
     grouped: bool = False,
     query: str = "q",
-    wide_keys: bool = False,
 ) -> float:
     """Validate queries, keys, values and what goes with them, and return the scale.
 
@@ -48,7 +46,6 @@ def check_heads(
         state_v_first: the layout of states.
         grouped: several value heads may share a query head.
         query: what the caller calls q.
-        wide_keys: K may be over the limit for head dimensions.
 
     Raises:
         TypeError: an argument of the wrong type or dtype.
@@ -58,7 +55,6 @@ def check_heads(
     operands = {query: (q, "B T H K"), "k": (k, "B T H K"), "v": (v, f"B T {heads} V")}
     sizes = bind_shapes({**operands, **others})
     check_not_empty(sizes)
-    check_head_dims(sizes, "V" if wide_keys else "KV")
     if sizes[heads] % sizes["H"]:
         raise ValueError(f"v: expected HV a multiple of the H={sizes['H']} heads of {query}, got {list(v.shape)}")
     tensors = {name: tensor for name, (tensor, _) in others.items()}

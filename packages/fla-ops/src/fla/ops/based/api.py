@@ -35,9 +35,9 @@ def parallel_based(
     stay below 65504. Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
+        v: values ``[B, T, H, V]``.
         scale: factor on the scores, ``K ** -0.5`` unless given.
         use_norm: divide by the sum of the weights.
         initial_state: state before the first step ``(S, z)``, S ``[N, H, F, V]`` the sum of :math:`\phi(k_j)

@@ -33,9 +33,9 @@ def chunk_gla(
     argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
+        v: values ``[B, T, H, V]``.
         g: log decay per key channel ``[B, T, H, K]``, natural logarithm, at most 0; any floating dtype.
         scale: factor on the scores, ``K ** -0.5`` unless given.
         initial_state: state before the first step ``[N, H, K, V]``; N is B, or the number of packed sequences.

@@ -7,13 +7,14 @@ import torch
 from fla.ops._arguments import flip_time, state_like
 from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
-from fla.ops.gla.chunk_torch import chunk_gla_fwd_torch
 from fla.ops.gla.recurrent_torch import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
-from fla.ops.gla.value_decay import value_decay_bwd
+from fla.ops.gla.value_decay import value_decay_bwd, value_decay_fwd
 from fla.utils._registration import register_op
 
-#: From this many steps on, PyTorch is faster in chunks, which give the same result where no value channel decays.
+#: From this many steps on, PyTorch is faster in chunks.
 LONG = 16
+#: The kernel holds all of K in one block; wider keys go in chunks.
+WIDEST = 256
 
 
 def _fwd(
@@ -30,20 +31,24 @@ def _fwd(
     state_v_first: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "triton":
+    if backend == "triton" and q.shape[-1] <= WIDEST:
         from fla.ops.gla.recurrent_triton import recurrent_gla_fwd_triton
 
         return recurrent_gla_fwd_triton(q, k, v, g, gk, gv, u, initial_state, cu_seqlens, scale, state_v_first)
-    initial_state = _swapped(initial_state, state_v_first)
-    if gv is not None or q.shape[1] < LONG:
-        o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, u, initial_state, cu_seqlens, scale)
+    start = _swapped(initial_state, state_v_first)
+    short = backend == "torch" and q.shape[1] < LONG
+    if short or (gk is not None and gv is not None):
+        o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, u, start, cu_seqlens, scale)
+    elif gv is not None:
+        o, final_state = value_decay_fwd(q, k, v, gv, _swapped(start, True), cu_seqlens, scale, backend)
+        o, final_state = o.to(v.dtype), final_state.transpose(-1, -2).contiguous()
     elif gk is not None:
-        o, final_state = chunk_gla_fwd_torch(q, k, v, _both(g, gk), u, initial_state, cu_seqlens, scale)
+        o, final_state, _ = chunk_gla_fwd(q, k, v, _both(g, gk), u, start, cu_seqlens, scale, backend, False)
     else:
         # Imported here, because the public functions of simple_gla stand on this module.
-        from fla.ops.simple_gla.chunk_torch import chunk_simple_gla_fwd_torch
+        from fla.ops.simple_gla.chunk import chunk_simple_gla_fwd
 
-        o, final_state = chunk_simple_gla_fwd_torch(q, k, v, g, None, initial_state, cu_seqlens, scale)
+        o, final_state, _ = chunk_simple_gla_fwd(q, k, v, g, None, start, cu_seqlens, scale, backend, False)
     return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
 
 

@@ -30,6 +30,7 @@ CHUNK_SHAPES = {
     "head dim 256": Shape(1, 130, 2, 256, 256, decay=0.2),
     "keys wider than values": Shape(1, 130, 2, 200, 72, decay=1.0),
     "values wider than keys": Shape(1, 130, 2, 48, 160, decay=1.0),
+    "heads wider than any block": Shape(1, 70, 1, 300, 520),
     "many chunks": Shape(2, 700, 4, 64, 128),
 }
 RECURRENT_SHAPES = {
@@ -42,6 +43,8 @@ RECURRENT_SHAPES = {
     "strong decay": Shape(1, 12, 1, 8, 8, decay=30.0, without=("gv",)),
     "head dim 128": Shape(2, 40, 2, 128, 128, without=("gv",)),
     "head dim 256": Shape(1, 20, 1, 256, 200, without=("gv",), options=V_FIRST),
+    "heads wider than any block": Shape(1, 20, 1, 300, 520, without=("gv",), options=V_FIRST),
+    "wide heads whose values decay": Shape(1, 20, 1, 300, 40, without=("gk",), decay=1.0),
 }
 
 

@@ -16,7 +16,6 @@ from fla.utils._validation import (
     check_boundaries,
     check_cu_seqlens,
     check_floating,
-    check_head_dims,
     check_not_empty,
     check_same_device,
     check_same_dtype,
@@ -55,10 +54,9 @@ def chunk_gsa(
 
     Args:
         q: queries ``[B, T, HQ, K]``, HQ a multiple of H; float32, bfloat16, float16, or float64 on the torch backend.
-            K up to 256.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
-        s: what is written to each of M slots ``[B, T, H, M]``; M up to 256.
+        v: values ``[B, T, H, V]``.
+        s: what is written to each of M slots ``[B, T, H, M]``.
         g: log decay of each slot ``[B, T, H, M]``, natural logarithm, at most 0; any floating dtype.
         scale: factor on the scores, ``K ** -0.5`` unless given.
         initial_state: ``(Hk [N, H, K, M], Hv [N, H, M, V])``, and without g also ``z [N, H, M]``; N is B, or the number
@@ -204,7 +202,6 @@ def _check(
         }
     )
     check_not_empty(sizes)
-    check_head_dims(sizes, "KVM")
     if sizes["HQ"] % sizes["H"]:
         raise ValueError(f"q: expected HQ a multiple of the H={sizes['H']} heads of k, got {list(q.shape)}")
     check_same_dtype({"q": q, "k": k, "v": v, "s": s})

@@ -33,10 +33,9 @@ def chunk_lightning_attn(
     float64 inputs). Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
         v: values ``[B, T, HV, V]``, HV a multiple of H: value heads ``i * HV / H`` and following share query head i.
-            V up to 256.
         layer_idx: the layer, 0 for the first: the later, the longer it remembers.
         num_layers: layers of the model.
         scale: factor on the scores, ``K ** -0.5`` unless given.

@@ -36,7 +36,7 @@ def chunk_linear_attn(
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K of any
             size, as feature maps make it.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
+        v: values ``[B, T, H, V]``.
         scale: factor on the scores, ``K ** -0.5`` unless given.
         initial_state: state before the first step: S ``[N, H, K, V]``, or ``(S, z)`` with z ``[N, 1, H, K]`` where
             ``normalize``; N is B, or the number of packed sequences.
@@ -116,7 +116,7 @@ def _linear_attn(
     recurrent: bool,
     reverse: bool = False,
 ) -> tuple[torch.Tensor, LinearState | None]:
-    scale = check_heads(q, k, v, {}, scale, None, cu_seqlens, wide_keys=True)
+    scale = check_heads(q, k, v, {}, scale, None, cu_seqlens)
     check_linear_state(initial_state, normalize, q, v, q.shape[-1], cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":

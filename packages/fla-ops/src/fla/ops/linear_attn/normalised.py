@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from fla.ops._arguments import sum_dtype
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
-from fla.utils._validation import MAX_HEAD_DIM, bind_shapes, check_floating, check_same_device, count_sequences
+from fla.utils._validation import bind_shapes, check_floating, check_same_device, count_sequences
 
 #: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
 LinearState = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -126,8 +126,7 @@ def _run(
     reverse: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    # A step holds the whole state of a block of V; where K is too wide for that, chunks do the same.
-    if recurrent and (reverse or q.shape[-1] <= MAX_HEAD_DIM):
+    if recurrent:
         return run_recurrent_gla(q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, False, backend)
     return run_chunk_simple_gla(
         q, k, v, None, None, initial_state, cu_seqlens, scale, output_final_state, False, backend

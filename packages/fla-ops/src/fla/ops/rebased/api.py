@@ -43,9 +43,9 @@ def parallel_rebased(
     would lose them. Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
+        v: values ``[B, T, H, V]``.
         eps: added to the sum of the weights.
         use_scale: the scale is ``K ** -0.5``, else 1.
         use_normalize: divide by the sum of the weights.

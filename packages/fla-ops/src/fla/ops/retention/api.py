@@ -33,10 +33,9 @@ def chunk_retention(
     float64 inputs). Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
         v: values ``[B, T, HV, V]``, HV a multiple of H: value heads ``i * HV / H`` and following share query head i.
-            V up to 256.
         scale: factor on the scores, ``K ** -0.5`` unless given.
         initial_state: state before the first step ``[N, HV, K, V]``; N is B, or the number of packed sequences.
         output_final_state: also return the state after the last step.

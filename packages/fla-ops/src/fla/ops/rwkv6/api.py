@@ -34,9 +34,9 @@ def chunk_rwkv6(
     always sums of decays, so decays of any strength are safe. Differentiable once in every floating argument.
 
     Args:
-        r: receptances ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        r: receptances ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
-        v: values ``[B, T, H, V]``. V up to 256.
+        v: values ``[B, T, H, V]``.
         w: log decay per key channel ``[B, T, H, K]``, natural logarithm, at most 0; any floating dtype.
         u: bonus of the current token ``[H, K]``, any floating dtype.
         scale: factor on the scores, ``K ** -0.5`` unless given.

@@ -35,10 +35,9 @@ def chunk_simple_gla(
     always sums of decays, so decays of any strength are safe. Differentiable once in every floating argument.
 
     Args:
-        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K up to 256.
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys ``[B, T, H, K]``.
         v: values ``[B, T, HV, V]``, HV a multiple of H: value heads ``i * HV / H`` and following share query head i.
-            V up to 256.
         g: log decay of each step ``[B, T, HV]``, natural logarithm, at most 0; any floating dtype. None for none.
         g_gamma: log decay of each head ``[HV]``, the same at every step, on top of ``g``. None for none.
         scale: factor on the scores, ``K ** -0.5`` unless given.

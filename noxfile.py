@@ -26,8 +26,9 @@ from packaging.requirements import Requirement
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_venv = "yes"
-# Those with pytest come last, so that its summaries stand at the end of the output.
-nox.options.sessions = ["lint", "wheels", "aot", "examples", "interpret", "tests_package", "dependents", "tests"]
+# Those with pytest come last, so that its summaries stand at the end of the output. Every test runs once, from the
+# wheels: "tests", which runs all of them again in one environment, is for work on the code.
+nox.options.sessions = ["lint", "wheels", "aot", "examples", "interpret", "tests_package", "dependents"]
 
 ROOT = Path(__file__).parent
 CONSTRAINTS = ROOT / "constraints.txt"

@@ -93,9 +93,6 @@ SPEC = Spec(
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """The engine's kernels at the widths that the normaliser gives values."""
-    for dtype in (torch.bfloat16, torch.float32):
-        for dim in (64, 128):
-            for function in (_chunk, _recurrent):
-                name = f"{dtype} {dim}".removeprefix("torch.")
-                shape = Shape(1, 128, 2, dim, dim)
-                yield f"{function.__name__} {name}", partial(launch, name, shape, function, OPERANDS, dtype)
+    for dim, function in ((64, _chunk), (128, _chunk), (128, _recurrent)):
+        name, shape = f"bfloat16 {dim}", Shape(1, 128, 2, dim, dim)
+        yield f"{function.__name__} {name}", partial(launch, name, shape, function, OPERANDS, torch.bfloat16)

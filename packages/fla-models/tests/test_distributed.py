@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from transformers import AutoModelForCausalLM
 import fla.models
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
+from fla.utils.testing.ranks import run_ranks
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gla": ("GLA", {"attn": {"layers": [1], "num_heads": 4, "num_kv_heads": 2}, "tie_word_embeddings": True}),
@@ -52,9 +52,10 @@ def whole(gradient: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     return torch.cat(pieces, split[0])
 
 
-def work(rank: int, folder: str) -> None:
+def work(folder: str) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     ids = torch.randint(64, (2 * WORLD, 20), generator=torch.Generator().manual_seed(0))
     for name, (stem, options) in MODELS.items():
         sharded = build(stem, options)
@@ -74,22 +75,11 @@ def work(rank: int, folder: str) -> None:
 def test_two_processes_give_the_gradients_of_one(tmp_path: Path) -> None:
     for name, (stem, options) in MODELS.items():
         build(stem, options).save_pretrained(tmp_path / name)
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(WORLD)},
-        )
-        for rank in range(WORLD)
-    ]
-    outputs = [rank.communicate(timeout=300)[0] for rank in ranks]
-    assert all(rank.returncode == 0 for rank in ranks), "\n".join(outputs)
+    run_ranks([__file__, tmp_path], WORLD)
 
 
 if __name__ == "__main__":
-    work(int(sys.argv[1]), sys.argv[2])
+    work(sys.argv[1])
     sys.stdout.flush()
     # Gloo's threads may outlive the interpreter and then abort the process (PyTorch 2.13): end it without farewells.
     os._exit(0)

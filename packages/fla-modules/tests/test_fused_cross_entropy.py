@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss, cross_entropy_loss
@@ -154,28 +150,6 @@ def test_under_autocast_the_linear_form_multiplies_in_the_low_dtype() -> None:
         expected = F.cross_entropy(F.linear(x, weight).float(), target)
     torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
     assert [d.dtype for d in gradient(loss, x, weight)] == [torch.float32, torch.float32]
-
-
-def _rank_loss(rank: int, store: str, logits: torch.Tensor, target: torch.Tensor, results: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    share = logits.chunk(2, 1)[rank].clone().requires_grad_()
-    loss = cross_entropy_loss(share, target, label_smoothing=0.1, lse_square_scale=0.1, process_group=dist.group.WORLD)
-    assert isinstance(loss, torch.Tensor)
-    torch.save((loss.detach(), gradient(loss, share)[0]), f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_classes_shared_out_among_ranks() -> None:
-    logits, target = inputs(classes=12)
-    expected = cross_entropy_loss(logits, target, label_smoothing=0.1, lse_square_scale=0.1)
-    assert isinstance(expected, torch.Tensor)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = (str(Path(folder, "store")), logits.detach(), target, folder)
-        mp.start_processes(_rank_loss, arguments, nprocs=2, start_method="fork")
-        parts = [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
-    for loss, _ in parts:
-        torch.testing.assert_close(loss, expected.detach(), **TIGHT)
-    torch.testing.assert_close(torch.cat([d for _, d in parts], 1), gradient(expected, logits)[0], **TIGHT)
 
 
 def test_compiles_whole_for_every_length() -> None:

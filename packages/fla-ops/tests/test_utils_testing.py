@@ -18,6 +18,7 @@ from fla.utils.testing.inputs import (
     randn,
     unit_vectors,
 )
+from fla.utils.testing.ranks import run_ranks
 from fla.utils.testing.strategies import OpShape, op_shapes, packed_lengths as drawn_lengths, splits
 
 pytest_plugins = ["pytester"]
@@ -228,3 +229,15 @@ def test_splits_make_up_the_whole(drawn: tuple[int, list[int]]) -> None:
 def test_drawn_lengths_hold_a_step(lengths: list[int]) -> None:
     assert 1 <= sum(lengths) <= 60
     assert len(lengths) <= 5
+
+
+def test_ranks_know_each_other() -> None:
+    program = "import os; print(os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])"
+    assert run_ranks(["-c", program], 3) == ["0 of 3\n", "1 of 3\n", "2 of 3\n"]
+
+
+def test_a_rank_that_fails_or_hangs_says_where() -> None:
+    with pytest.raises(AssertionError, match=r"exit codes \[0, 3\]"):
+        run_ranks(["-c", "import os; raise SystemExit(3 * int(os.environ['RANK']))"])
+    with pytest.raises(AssertionError, match=r'exit codes \[-6, 0\](.|\n)*File "<string>", line 2 in <module>'):
+        run_ranks(["-c", "import os, time\nos.environ['RANK'] == '0' and time.sleep(60)"], seconds=3)

@@ -17,6 +17,8 @@ _PARTS = ("ops", "modules", "layers", "models", "utils")
 _MENU = {
     "chunk_abc": "fla.ops.abc",
     "fused_recurrent_abc": "fla.ops.abc",
+    "chunk_gated_delta_rule": "fla.ops.gated_delta_rule",
+    "fused_recurrent_gated_delta_rule": "fla.ops.gated_delta_rule",
     "chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
     "chunk_gsa": "fla.ops.gsa",
@@ -173,6 +175,10 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
     )
     from fla.ops.abc import chunk_abc as chunk_abc, fused_recurrent_abc as fused_recurrent_abc
     from fla.ops.based import parallel_based as parallel_based
+    from fla.ops.gated_delta_rule import (
+        chunk_gated_delta_rule as chunk_gated_delta_rule,
+        fused_recurrent_gated_delta_rule as fused_recurrent_gated_delta_rule,
+    )
     from fla.ops.gla import chunk_gla as chunk_gla, fused_recurrent_gla as fused_recurrent_gla
     from fla.ops.gsa import chunk_gsa as chunk_gsa, fused_recurrent_gsa as fused_recurrent_gsa
     from fla.ops.hgrn import chunk_hgrn as chunk_hgrn, fused_recurrent_hgrn as fused_recurrent_hgrn

@@ -8,6 +8,11 @@ _MENU = {
     "fused_recurrent_abc": "fla.ops.abc",
     "fused_chunk_based": "fla.ops.based",
     "parallel_based": "fla.ops.based",
+    "chunk_gated_delta_rule": "fla.ops.gated_delta_rule",
+    "chunk_gdn": "fla.ops.gated_delta_rule",
+    "fused_gdn_gate": "fla.ops.gated_delta_rule",
+    "fused_recurrent_gated_delta_rule": "fla.ops.gated_delta_rule",
+    "fused_recurrent_gdn": "fla.ops.gated_delta_rule",
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
@@ -40,6 +45,13 @@ if TYPE_CHECKING:
     from fla.ops.abc import chunk_abc as chunk_abc, fused_recurrent_abc as fused_recurrent_abc
     from fla.ops.attn import parallel_attn as parallel_attn
     from fla.ops.based import fused_chunk_based as fused_chunk_based, parallel_based as parallel_based
+    from fla.ops.gated_delta_rule import (
+        chunk_gated_delta_rule as chunk_gated_delta_rule,
+        chunk_gdn as chunk_gdn,
+        fused_gdn_gate as fused_gdn_gate,
+        fused_recurrent_gated_delta_rule as fused_recurrent_gated_delta_rule,
+        fused_recurrent_gdn as fused_recurrent_gdn,
+    )
     from fla.ops.gla import (
         chunk_gla as chunk_gla,
         fused_chunk_gla as fused_chunk_gla,

@@ -84,6 +84,13 @@ def sum_dtype(x: torch.Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def ungroup(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """The gradient of ``like`` ``[B, T, H, K]`` from those ``[B, T, HV, K]`` of the value heads that share it."""
+    if gradient.shape[2] != like.shape[2]:
+        gradient = gradient.unflatten(2, (like.shape[2], -1)).sum(3)
+    return gradient.to(like.dtype)
+
+
 def flip_time(
     tensors: Iterable[torch.Tensor | None], cu_seqlens: torch.Tensor | None
 ) -> tuple[list[torch.Tensor | None], torch.Tensor | None]:

@@ -14,6 +14,30 @@ StateFunction = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool = False) -> StateFunction:
     """A function that can be differentiated once, from the registered ops of its two passes.
 
+    Takes what :func:`autograd_function` takes, and calls ``fwd`` alone where no gradient is asked for.
+    """
+    apply: StateFunction = autograd_function(fwd, bwd, tells).apply
+
+    def call(
+        options: tuple[Any, ...],
+        cu_seqlens: torch.Tensor | None,
+        initial_state: torch.Tensor | None,
+        *operands: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (initial_state, *operands)):
+            return apply(options, cu_seqlens, initial_state, *operands)
+        # For decoding: autograd's function costs as much as a small step.
+        o, final_state, *_ = fwd(*operands, initial_state, cu_seqlens, *options, *((False,) if tells else ()))
+        return o, final_state
+
+    return call
+
+
+def autograd_function(
+    fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool = False
+) -> type[torch.autograd.Function]:
+    """The ``torch.autograd.Function`` over the registered ops of two passes.
+
     Args:
         fwd: ``(*operands, initial_state, cu_seqlens, *options) -> (o, final_state, *saved)``; operands may be None.
         bwd: ``(*operands, initial_state, *saved, do, dfinal_state, cu_seqlens, *options)`` ``->
@@ -21,8 +45,8 @@ def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool
         tells: ``fwd`` takes one more argument after all others: whether a backward pass may follow.
 
     Returns:
-        ``(options, cu_seqlens, initial_state, *operands) -> (o, final_state)``. It keeps the operands and what ``fwd``
-        hands over.
+        Its ``apply`` is ``(options, cu_seqlens, initial_state, *operands) -> (o, final_state)``. It keeps the operands
+        and what ``fwd`` hands over.
     """
 
     class Function(torch.autograd.Function):
@@ -56,18 +80,4 @@ def state_function(fwd: Callable[..., Any], bwd: Callable[..., Any], tells: bool
             doperands = [None if x is None else dx for x, dx in zip(operands, gradients)]
             return None, None, dinitial_state, *doperands
 
-    apply: StateFunction = Function.apply
-
-    def call(
-        options: tuple[Any, ...],
-        cu_seqlens: torch.Tensor | None,
-        initial_state: torch.Tensor | None,
-        *operands: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (initial_state, *operands)):
-            return apply(options, cu_seqlens, initial_state, *operands)
-        # For decoding: autograd's function costs as much as a small step.
-        o, final_state, *_ = fwd(*operands, initial_state, cu_seqlens, *options, *((False,) if tells else ()))
-        return o, final_state
-
-    return call
+    return Function

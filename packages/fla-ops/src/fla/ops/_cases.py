@@ -13,8 +13,10 @@ import torch.nn.functional as F
 
 from fla.utils._spec import Case, Made, Results, Sizes, seeded
 
-#: Tensor argument -> the letters of its dimensions, ending in ``-`` where it is a log decay: ``{"g": "B T H K -"}``.
+#: Tensor argument -> the letters of its dimensions, and a mark of what it is if not normal: ``-`` the log of a sigmoid,
+#: ``+`` a sigmoid, ``|`` unit vectors. For example ``{"g": "B T H K -"}``.
 Operands = Mapping[str, str]
+_MARKS = " -+|"
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,18 @@ class Shape:
 def draw(
     operands: Operands, sizes: Sizes, generator: torch.Generator, dtype: torch.dtype, decay: float = 1.0
 ) -> dict[str, torch.Tensor]:
-    """A normal tensor for each operand, or the log of a sigmoid times ``decay``, on the generator's device."""
+    """A tensor for each operand, on the generator's device; log decays are multiplied by ``decay``."""
     drawn = {}
     for name, letters in operands.items():
-        is_decay = letters.endswith("-")
-        shape = [sizes[letter] for letter in letters.rstrip(" -").split()]
+        shape = [sizes[letter] for letter in letters.rstrip(_MARKS).split()]
         x = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
-        drawn[name] = F.logsigmoid(x) * decay if is_decay else x
+        if letters.endswith("-"):
+            x = F.logsigmoid(x) * decay
+        elif letters.endswith("+"):
+            x = x.sigmoid()
+        elif letters.endswith("|"):
+            x = F.normalize(x, dim=-1)
+        drawn[name] = x
     return drawn
 
 

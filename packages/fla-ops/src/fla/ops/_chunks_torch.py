@@ -75,6 +75,48 @@ class ChunkLayout:
             running = (chunks > t).nonzero()[:, 0]
             yield running, first[running] + t
 
+    def correct(
+        self,
+        base: torch.Tensor,
+        read: torch.Tensor,
+        write: torch.Tensor,
+        updates: torch.Tensor | None,
+        decay: torch.Tensor | None,
+        start: torch.Tensor | None,
+        reverse: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Run ``x = base - read @ state; state = decay * state + write.T @ x + update`` over the chunks.
+
+        Args:
+            base: ``[M, H, C, V]``.
+            read: ``[M, H, C, K]``.
+            write: ``[M, H, C, K]``.
+            updates: ``[M, H, K, V]``; none unless given.
+            decay: ``[M, H, K]`` or ``[M, H, 1]``; no decay unless given.
+            start: the first state of every sequence ``[N, H, K, V]``; zeros unless given.
+            reverse: from the last chunk of every sequence to its first.
+
+        Returns:
+            x of every chunk (in place of ``base``), the state before each chunk, and after the last of every sequence.
+        """
+        states = base.new_empty(*base.shape[:2], read.shape[-1], base.shape[-1])
+        state = self._first_state(states, start)
+        for sequences, chunks in self.steps(reverse):
+            before = state[sequences]
+            states[chunks] = before
+            x = base[chunks].sub_(read[chunks] @ before)
+            base[chunks] = x
+            update = write[chunks].transpose(-1, -2) @ x
+            if updates is not None:
+                update += updates[chunks]
+            state[sequences] = update.add_(before if decay is None else before * decay[chunks].unsqueeze(-1))
+        return base, states, state
+
+    def _first_state(self, like: torch.Tensor, start: torch.Tensor | None) -> torch.Tensor:
+        if start is None:
+            return like.new_zeros(len(self.lengths), *like.shape[1:])
+        return start.to(like.dtype, copy=True)
+
     def scan(
         self, updates: torch.Tensor, decay: torch.Tensor | None, start: torch.Tensor | None, reverse: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,10 +131,7 @@ class ChunkLayout:
         Returns:
             The state before each chunk (in place of ``updates``), and after the last chunk of every sequence.
         """
-        if start is None:
-            state = updates.new_zeros(len(self.lengths), *updates.shape[1:])
-        else:
-            state = start.to(updates.dtype, copy=True)
+        state = self._first_state(updates, start)
         for sequences, chunks in self.steps(reverse):
             update = updates[chunks].clone()
             updates[chunks] = state[sequences]

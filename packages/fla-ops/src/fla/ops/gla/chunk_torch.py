@@ -25,11 +25,9 @@ import torch
 
 from fla.ops._arguments import sum_dtype
 from fla.ops._chunks_torch import ChunkLayout
+from fla.ops._decay_torch import blocks, early, late, mild_block
 
 CHUNK_SIZE = 64
-
-#: A block is mild when no channel decays by more than this, in natural-log units, from its start to its end.
-MILD_DECAY = 8.0
 
 
 def chunk_gla_fwd_torch(
@@ -46,7 +44,7 @@ def chunk_gla_fwd_torch(
     dtype = sum_dtype(q)
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_ = (layout.split(x, dtype) for x in (q, k, v, g))
-    half, bonus = _mild_block(g_), u is not None
+    half, bonus = mild_block(g_), u is not None
     if half == CHUNK_SIZE and not bonus:
         o, final = _mild_chunks_fwd(layout, q_, k_, v_, g_, initial_state)
         return layout.join(o.mul_(scale), v.dtype), final
@@ -54,14 +52,14 @@ def chunk_gla_fwd_torch(
     pre, suf, rise = _sums(g_, half)
 
     q_mild, k_mild = q_ * _read(rise, half, bonus).exp(), k_ * rise.neg().exp()
-    scores = _blocks(q_mild, half) @ _blocks(k_mild, half).transpose(-1, -2)
-    o = (scores.tril_(-1 if bonus else 0) @ _blocks(v_, half)).view(v_.shape)
+    scores = blocks(q_mild, half) @ blocks(k_mild, half).transpose(-1, -2)
+    o = (scores.tril_(-1 if bonus else 0) @ blocks(v_, half)).view(v_.shape)
     if u is not None:
         o += (q_ * u.to(dtype)[:, None] * k_).sum(-1, keepdim=True) * v_
     while half < CHUNK_SIZE:
-        q_late = _late(q_, half) * _late(_read(pre, half, bonus), half).exp()
-        k_early = _early(k_, half) * _early(suf, half).exp()
-        _late(o, half).add_((q_late @ k_early.transpose(-1, -2)) @ _early(v_, half))
+        q_late = late(q_, half) * late(_read(pre, half, bonus), half).exp()
+        k_early = early(k_, half) * early(suf, half).exp()
+        late(o, half).add_((q_late @ k_early.transpose(-1, -2)) @ early(v_, half))
         _merge(pre, suf, half)
         half *= 2
     written = (k_ * suf.exp()).transpose(-1, -2) @ v_
@@ -105,29 +103,29 @@ def chunk_gla_bwd_torch(
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_, do_ = (layout.split(x, dtype) for x in (q, k, v, g, do))
     q_ = q_ * scale
-    mild = half = _mild_block(g_)
+    mild = half = mild_block(g_)
     pre, suf, rise = _sums(g_, mild)
     bonus = u is not None
 
     e_rise, e_fall = _read(rise, mild, bonus).exp(), rise.neg().exp()
-    q_mild, k_mild, do_mild = (_blocks(x, mild) for x in (q_ * e_rise, k_ * e_fall, do_))
+    q_mild, k_mild, do_mild = (blocks(x, mild) for x in (q_ * e_rise, k_ * e_fall, do_))
     highest = -1 if bonus else 0
     scores = (q_mild @ k_mild.transpose(-1, -2)).tril_(highest)
-    dscores = (do_mild @ _blocks(v_, mild).transpose(-1, -2)).tril_(highest)
+    dscores = (do_mild @ blocks(v_, mild).transpose(-1, -2)).tril_(highest)
     dv = (scores.transpose(-1, -2) @ do_mild).view(v_.shape)
     dq = (dscores @ k_mild).view(q_.shape).mul_(e_rise)
     dk = (dscores.transpose(-1, -2) @ q_mild).view(k_.shape).mul_(e_fall)
     dmild = _dread(q_ * dq, mild, bonus) - k_ * dk if mild > 1 else torch.zeros_like(g_)
     dhalves: list[tuple[torch.Tensor, torch.Tensor]] = []
     while half < CHUNK_SIZE:
-        e_late, e_early = _late(_read(pre, half, bonus), half).exp(), _early(suf, half).exp()
-        q_late, k_early = _late(q_, half) * e_late, _early(k_, half) * e_early
+        e_late, e_early = late(_read(pre, half, bonus), half).exp(), early(suf, half).exp()
+        q_late, k_early = late(q_, half) * e_late, early(k_, half) * e_early
         scores = q_late @ k_early.transpose(-1, -2)
-        dscores = _late(do_, half) @ _early(v_, half).transpose(-1, -2)
+        dscores = late(do_, half) @ early(v_, half).transpose(-1, -2)
         dq_late, dk_early = dscores @ k_early, dscores.transpose(-1, -2) @ q_late
-        _late(dq, half).addcmul_(dq_late, e_late)
-        _early(dk, half).addcmul_(dk_early, e_early)
-        _early(dv, half).add_(scores.transpose(-1, -2) @ _late(do_, half))
+        late(dq, half).addcmul_(dq_late, e_late)
+        early(dk, half).addcmul_(dk_early, e_early)
+        early(dv, half).add_(scores.transpose(-1, -2) @ late(do_, half))
         dhalves.append((_dread(dq_late.mul_(q_late), half, bonus), dk_early.mul_(k_early)))
         _merge(pre, suf, half)
         half *= 2
@@ -172,15 +170,15 @@ def value_decay_fwd_torch(
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_, g_ = (layout.split(x, dtype) for x in (q, k, v, g))
     q_ = q_ * scale
-    half = _mild_block(g_)
+    half = mild_block(g_)
     pre, suf, rise = _sums(g_, half)
 
-    scores = _blocks(q_, half) @ _blocks(k_, half).transpose(-1, -2)
-    o = (scores.tril_() @ _blocks(v_ * rise.neg().exp(), half)).view(v_.shape).mul_(rise.exp())
+    scores = blocks(q_, half) @ blocks(k_, half).transpose(-1, -2)
+    o = (scores.tril_() @ blocks(v_ * rise.neg().exp(), half)).view(v_.shape).mul_(rise.exp())
     while half < CHUNK_SIZE:
-        scores = _late(q_, half) @ _early(k_, half).transpose(-1, -2)
-        read = scores @ (_early(v_, half) * _early(suf, half).exp())
-        _late(o, half).addcmul_(read, _late(pre, half).exp())
+        scores = late(q_, half) @ early(k_, half).transpose(-1, -2)
+        read = scores @ (early(v_, half) * early(suf, half).exp())
+        late(o, half).addcmul_(read, late(pre, half).exp())
         _merge(pre, suf, half)
         half *= 2
     written = (v_ * suf.exp()).transpose(-1, -2) @ k_
@@ -189,26 +187,11 @@ def value_decay_fwd_torch(
     return layout.join(o, dtype), final
 
 
-def _early(x: torch.Tensor, half: int) -> torch.Tensor:
-    """The first half of every block of ``2 * half`` rows."""
-    return x.view(*x.shape[:2], -1, 2, half, x.shape[-1])[..., 0, :, :]
-
-
-def _late(x: torch.Tensor, half: int) -> torch.Tensor:
-    """The second half of every block of ``2 * half`` rows."""
-    return x.view(*x.shape[:2], -1, 2, half, x.shape[-1])[..., 1, :, :]
-
-
-def _blocks(x: torch.Tensor, size: int) -> torch.Tensor:
-    """``[M, H, C, D]`` -> ``[M, H, C / size, size, D]``."""
-    return x.view(*x.shape[:2], -1, size, x.shape[-1])
-
-
 def _read(sums: torch.Tensor, block: int, bonus: bool) -> torch.Tensor:
     """What decays between the start of each block and its queries: with a bonus, not yet the step's own decay."""
     if not bonus:
         return sums
-    rows = _blocks(sums, block)
+    rows = blocks(sums, block)
     return torch.cat([torch.zeros_like(rows[..., :1, :]), rows[..., :-1, :]], -2).view(sums.shape)
 
 
@@ -220,24 +203,11 @@ def _dread(gradient: torch.Tensor, block: int, bonus: bool) -> torch.Tensor:
     return torch.cat([rows[..., 1:, :], torch.zeros_like(rows[..., :1, :])], -2).view(gradient.shape)
 
 
-def _mild_block(g: torch.Tensor) -> int:
-    """The largest power-of-two block size at which every block is mild; 1 if none is."""
-    decay, size = g.neg(), 1
-    if decay.sum(-2).max().item() <= MILD_DECAY:
-        return CHUNK_SIZE
-    while size < CHUNK_SIZE:
-        decay = _blocks(decay, 2).sum(-2)
-        if not decay.max().item() <= MILD_DECAY:
-            break
-        size *= 2
-    return size
-
-
 def _sums(g: torch.Tensor, block: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Within blocks, the sums of g up to and with each row, after it, and from the first row (left out) to it."""
     if block == 1:
         return g, torch.zeros_like(g), torch.zeros_like(g)
-    pre = _blocks(g, block).cumsum(-2)
+    pre = blocks(g, block).cumsum(-2)
     suf, rise = pre[..., -1:, :] - pre, pre - pre[..., :1, :]
     return pre.view(g.shape), suf.view(g.shape), rise.view(g.shape)
 
@@ -254,27 +224,27 @@ def _dsums(
         half = block << level
         _split_gradient(dpre, dsuf, half)
         dlate, dearly = dhalves[level]
-        _late(dpre, half).add_(dlate)
-        _early(dsuf, half).add_(dearly)
+        late(dpre, half).add_(dlate)
+        early(dsuf, half).add_(dearly)
     dpre += dmild
     if block == 1:
         return dpre
-    before = _blocks(dsuf, block).cumsum(-2) - _blocks(dsuf, block)
-    after = _blocks(dpre, block).flip(-2).cumsum(-2).flip(-2)
+    before = blocks(dsuf, block).cumsum(-2) - blocks(dsuf, block)
+    after = blocks(dpre, block).flip(-2).cumsum(-2).flip(-2)
     return (before + after).view(dpre.shape)
 
 
 def _merge(pre: torch.Tensor, suf: torch.Tensor, half: int) -> None:
     """Extend the sums over blocks of ``half`` rows to blocks of ``2 * half`` rows, in place."""
-    total_early = _early(pre, half)[..., -1:, :]
-    total_late = _late(pre, half)[..., -1:, :].clone()
-    _late(pre, half).add_(total_early)
-    _early(suf, half).add_(total_late)
+    total_early = early(pre, half)[..., -1:, :]
+    total_late = late(pre, half)[..., -1:, :].clone()
+    late(pre, half).add_(total_early)
+    early(suf, half).add_(total_late)
 
 
 def _split_gradient(dpre: torch.Tensor, dsuf: torch.Tensor, half: int) -> None:
     """The adjoint of :func:`_merge`, in place."""
-    dtotal_early = _late(dpre, half).sum(-2)
-    dtotal_late = _early(dsuf, half).sum(-2)
-    _early(dpre, half)[..., -1, :].add_(dtotal_early)
-    _late(dpre, half)[..., -1, :].add_(dtotal_late)
+    dtotal_early = late(dpre, half).sum(-2)
+    dtotal_late = early(dsuf, half).sum(-2)
+    early(dpre, half)[..., -1, :].add_(dtotal_early)
+    late(dpre, half)[..., -1, :].add_(dtotal_late)

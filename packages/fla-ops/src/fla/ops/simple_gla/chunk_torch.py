@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from fla.ops._arguments import sum_dtype
+from fla.ops._arguments import sum_dtype, ungroup
 from fla.ops._chunks_torch import ChunkLayout
 
 CHUNK_SIZE = 64
@@ -98,7 +98,7 @@ def chunk_simple_gla_bwd_torch(
         pairs = dscores.mul_(q_ @ k_.transpose(-1, -2))
         dg = _decay_gradient(pairs, (dq_state * q_).sum(-1), (dk_state * k_).sum(-1), dtotal)
         dg = layout.join(dg.unsqueeze(-1), g.dtype).squeeze(-1)
-    dq, dk = (_ungroup(layout.join(d, v_.dtype), x) for d, x in ((dq.mul_(scale), q), (dk, k)))
+    dq, dk = (ungroup(layout.join(d, v_.dtype), x) for d, x in ((dq.mul_(scale), q), (dk, k)))
     return dq, dk, layout.join(dv, v.dtype), dg, dinitial_state
 
 
@@ -111,13 +111,6 @@ def _split(
     if groups > 1:
         q_, k_ = q_.repeat_interleave(groups, 1), k_.repeat_interleave(groups, 1)
     return q_, k_, v_
-
-
-def _ungroup(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """The gradient of ``like`` ``[B, T, H, K]`` from those of the value heads that share it."""
-    if gradient.shape[2] != like.shape[2]:
-        gradient = gradient.unflatten(2, (like.shape[2], -1)).sum(3)
-    return gradient.to(like.dtype)
 
 
 def _times(x: torch.Tensor, factor: torch.Tensor | None) -> torch.Tensor:

@@ -2,6 +2,9 @@
 
 Letters: B batch, T time, H heads, K and V head dims, C chunk, N sequences; ``b_`` a loaded block, ``p_`` pointers,
 ``o_`` offsets, ``m_`` a mask, ``i_`` a program or loop index.
+
+``DECAY`` says where the log decays of the ``decay_`` functions come from: 0, there are none; 1, one for each head,
+``g[HV]``; 2, one for each step and head, ``g[B, T, HV]``. Where they may also differ by channel, that is called 3.
 """
 
 import triton
@@ -37,6 +40,12 @@ def span_sums_transposed(b, spans, DTYPE: tl.constexpr, PRECISION: tl.constexpr)
     else:
         sums = tl.dot(b, spans.to(b.dtype), input_precision=PRECISION)
     return sums
+
+
+@triton.jit
+def sums_before(b, o_i, o_j):
+    """For each element the sum of those before it, without subtracting it from a sum that holds it."""
+    return tl.sum(tl.where(o_j < o_i, b[None, :], 0.0), 1)
 
 
 @triton.jit
@@ -80,3 +89,56 @@ def locate_sequence(i_n, cu_seqlens, first_chunk, T, C: tl.constexpr, PACKED: tl
         length = T
         i_first = i_n.to(tl.int64) * tl.cdiv(T, C)
     return begin, length, i_first
+
+
+@triton.jit
+def half_pairs(o_i, o_j, level):
+    """[i, j]: i and j in different halves of one block of ``2 << level`` steps."""
+    return ((o_i >> level) ^ (o_j >> level)) == 1
+
+
+@triton.jit
+def decay_of_steps(g, o_t, m_t, HV: tl.constexpr, DECAY: tl.constexpr):
+    """Log decays of some steps, counted from where ``g`` points to; 0 outside the mask."""
+    if DECAY == 2:
+        b_g = load_decay(g + o_t * HV, m_t).to(tl.float32)
+    else:
+        b_g = tl.where(m_t, tl.load(g).to(tl.float32), 0.0)
+    return b_g
+
+
+@triton.jit
+def decay_before(g, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr):
+    """``e^pre_i``: the decay up to and with each step of a chunk."""
+    return tl.exp2(tl.cumsum(decay_of_steps(g, o_c, o_c < left, HV, DECAY), 0) * LOG2E)
+
+
+@triton.jit
+def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr):
+    """``e^suf_j``: the decay after each step of a chunk, to its end."""
+    b_g = decay_of_steps(g, o_c + 1, (o_c + 1 < left) & (o_c + 1 < C), HV, DECAY)
+    return tl.exp2(tl.cumsum(b_g, 0, reverse=True) * LOG2E)
+
+
+@triton.jit
+def decay_between(g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr, PRECISION):
+    """[i, j]: the decay after step j, up to and with step i; 1 where j >= i."""
+    if DECAY == 2:
+        b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
+        b_sums = span_sums(o_j <= o_i, tl.where(o_i > o_j, b_g[:, None], 0.0), DTYPE, PRECISION)
+    else:
+        b_sums = tl.load(g).to(tl.float32) * tl.maximum(o_i - o_j, 0).to(tl.float32)
+    return tl.exp2(b_sums * LOG2E)
+
+
+@triton.jit
+def decay_between_transposed(
+    g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr, PRECISION
+):
+    """[j, i] of :func:`decay_between`, for rows ``o_i`` that stand for j and columns ``o_j`` that stand for i."""
+    if DECAY == 2:
+        b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
+        b_sums = span_sums_transposed(tl.where(o_j > o_i, b_g[None, :], 0.0), o_i <= o_j, DTYPE, PRECISION)
+    else:
+        b_sums = tl.load(g).to(tl.float32) * tl.maximum(o_j - o_i, 0).to(tl.float32)
+    return tl.exp2(b_sums * LOG2E)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -38,3 +39,18 @@ def cut(q: torch.Tensor, cu_seqlens: torch.Tensor | None, size: int) -> Chunks:
 def precision() -> str:
     """Three TF32 products make a float32 one on NVIDIA's tensor cores; others multiply float32 as it is."""
     return "ieee" if torch.version.hip else "tf32x3"
+
+
+@cache
+def half_spans(chunk: int, bonus: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.
+
+    For i in the late half of its block these are the steps after the middle, up to and with i; for i in the early
+    half the steps after i, up to the middle. With a bonus a query comes before its step's decay, and i itself is out.
+    """
+    i, t = torch.arange(chunk, device=device)[:, None], torch.arange(chunk, device=device)[None, :]
+    levels = []
+    for level in range(chunk.bit_length() - 1):
+        late = ((i >> level) & 1) == 1
+        levels.append(((i >> level) == (t >> level)) & torch.where(late, t < i + (not bonus), t > i))
+    return torch.stack(levels).to(dtype)

@@ -49,8 +49,9 @@ def _fwd_fake(
     if save and backend == "triton":
         from fla.ops.gated_delta_rule.tiles import CHUNK_TILES
 
-        chunk = CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk
-        scores, inverse = (q.new_empty((*v.shape[:3], chunk)) for _ in range(2))
+        tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
+        scores = q.new_empty((*v.shape[:3], tile.chunk))
+        inverse = torch.empty_like(scores, dtype=tile.walk_dtype(q.dtype))
     else:
         scores, inverse = q.new_empty(0), q.new_empty(0)
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores, inverse

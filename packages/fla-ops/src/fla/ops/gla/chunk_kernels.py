@@ -12,6 +12,7 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
+    half_pairs,
     load_decay,
     locate_chunk,
     locate_sequence,
@@ -28,12 +29,6 @@ def read_spans(o_i, o_t, BONUS: tl.constexpr):
     else:
         spans = o_t <= o_i
     return spans
-
-
-@triton.jit
-def half_pairs(o_i, o_j, level):
-    """[i, j]: i and j in different halves of one block of ``2 << level`` steps."""
-    return ((o_i >> level) ^ (o_j >> level)) == 1
 
 
 @triton.jit(do_not_specialize=["T"])

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 import triton
 
-from fla.ops._chunks_triton import Chunks, cut, precision
+from fla.ops._chunks_triton import Chunks, cut, half_spans, precision
 from fla.ops.gla import chunk_kernels as kernels
 from fla.ops.gla.tiles import CHUNK_TILES, ChunkTile
 from fla.utils._tiles import tile_key
-
-
-@cache
-def half_spans(chunk: int, bonus: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.
-
-    For i in the late half of its block these are the steps after the middle, up to and with i; for i in the early
-    half the steps after i, up to the middle. With a bonus a query comes before its step's decay, and i itself is out.
-    """
-    i, t = torch.arange(chunk, device=device)[:, None], torch.arange(chunk, device=device)[None, :]
-    levels = []
-    for level in range(chunk.bit_length() - 1):
-        late = ((i >> level) & 1) == 1
-        levels.append(((i >> level) == (t >> level)) & torch.where(late, t < i + (not bonus), t > i))
-    return torch.stack(levels).to(dtype)
 
 
 def _carry_states(

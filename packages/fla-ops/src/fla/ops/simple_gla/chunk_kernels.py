@@ -13,59 +13,16 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
-    load_decay,
+    decay_after,
+    decay_before,
+    decay_between,
+    decay_between_transposed,
+    decay_of_steps,
     locate_chunk,
     locate_sequence,
     span_sums,
-    span_sums_transposed,
+    sums_before,
 )
-
-
-@triton.jit
-def decay_of_steps(g, o_t, m_t, HV: tl.constexpr, DECAY: tl.constexpr):
-    """Log decays of some steps, counted from where ``g`` points to; 0 outside the mask."""
-    if DECAY == 2:
-        b_g = load_decay(g + o_t * HV, m_t).to(tl.float32)
-    else:
-        b_g = tl.where(m_t, tl.load(g).to(tl.float32), 0.0)
-    return b_g
-
-
-@triton.jit
-def decay_before(g, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr):
-    """``e^pre_i``: the decay up to and with each step of a chunk."""
-    return tl.exp2(tl.cumsum(decay_of_steps(g, o_c, o_c < left, HV, DECAY), 0) * LOG2E)
-
-
-@triton.jit
-def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr):
-    """``e^suf_j``: the decay after each step of a chunk, to its end."""
-    b_g = decay_of_steps(g, o_c + 1, (o_c + 1 < left) & (o_c + 1 < C), HV, DECAY)
-    return tl.exp2(tl.cumsum(b_g, 0, reverse=True) * LOG2E)
-
-
-@triton.jit
-def decay_between(g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr, PRECISION):
-    """[i, j]: the decay after step j, up to and with step i; 1 where j >= i."""
-    if DECAY == 2:
-        b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
-        b_sums = span_sums(o_j <= o_i, tl.where(o_i > o_j, b_g[:, None], 0.0), DTYPE, PRECISION)
-    else:
-        b_sums = tl.load(g).to(tl.float32) * tl.maximum(o_i - o_j, 0).to(tl.float32)
-    return tl.exp2(b_sums * LOG2E)
-
-
-@triton.jit
-def decay_between_transposed(
-    g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr, PRECISION
-):
-    """[j, i] of :func:`decay_between`, for rows ``o_i`` that stand for j and columns ``o_j`` that stand for i."""
-    if DECAY == 2:
-        b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
-        b_sums = span_sums_transposed(tl.where(o_j > o_i, b_g[None, :], 0.0), o_i <= o_j, DTYPE, PRECISION)
-    else:
-        b_sums = tl.load(g).to(tl.float32) * tl.maximum(o_j - o_i, 0).to(tl.float32)
-    return tl.exp2(b_sums * LOG2E)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -362,7 +319,7 @@ def key_grad_kernel(
         b_total = tl.exp2(tl.sum(decay_of_steps(g, o_c, m_c, HV, DECAY), 0) * LOG2E)
         b_dpre = tl.sum(b_q.to(tl.float32) * b_dq, 1)
         b_dsuf = tl.sum(b_k.to(tl.float32) * b_dk, 1)
-        b_dg += tl.cumsum(b_dpre, 0, reverse=True) + tl.cumsum(b_dsuf, 0) - b_dsuf + b_total * tl.sum(b_sds, 0)
+        b_dg += tl.cumsum(b_dpre, 0, reverse=True) + sums_before(b_dsuf, o_i, o_j) + b_total * tl.sum(b_sds, 0)
         tl.store(dg + i_k * dg_stride + row_v + o_c * HV, b_dg, mask=m_c)
     b_dq += tl.dot(b_w, b_k, input_precision=PRECISION)
     b_dk += tl.dot(b_wt, b_q, input_precision=PRECISION)

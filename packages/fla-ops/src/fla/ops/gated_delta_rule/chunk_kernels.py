@@ -1,0 +1,573 @@
+"""Triton kernels of the chunked gated delta rule; chunk_torch.py is the same algorithm in PyTorch.
+
+In a chunk of C steps let A hold the scores of q with k, and P those of the erase keys p with earlier beta k.
+``pairs_kernel`` writes A and R = (I + P)^-1 - I, and ``walk_kernel`` carries the state:
+
+    Y = V - P_read S        X = Y + R Y        O = Q_read S + A (beta X)        S' = e^total S + K_write^T (beta X)
+
+The identity is taken out of the inverse, a decay by step is multiplied to what a product yields and not to its
+operands, and beta is multiplied to X: each spares a rounding to half precision. R has the dtype in which the walk
+multiplies, which is wider for narrow keys: where they overlap much, X is small beside what it is the difference of.
+
+``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. Every exponent is a sum of log decays over a
+span of steps; none is the difference of two sums, and none is positive. Letters as in ``_chunks_kernels.py``.
+"""
+
+import triton
+import triton.language as tl
+
+from fla.ops._chunks_kernels import (
+    LOG2E,
+    decay_after,
+    decay_before,
+    decay_between,
+    decay_of_steps,
+    half_pairs,
+    load_decay,
+    locate_chunk,
+    locate_sequence,
+    span_sums,
+    span_sums_transposed,
+    sums_before,
+)
+
+
+@triton.jit
+def unit_lower_inverse(b_l, o_i, o_j, LEVELS: tl.constexpr, PRECISION: tl.constexpr):
+    """``(I + L)^-1`` for a strictly lower L, by blocks of 2, 4, 8 and so on: exact at every size.
+
+    The inverse of a block [[A, 0], [B, D]] is [[A', 0], [-D' B A', D']], from the inverses A' and D' of smaller ones.
+    """
+    b_t = tl.where(o_i == o_j, 1.0, 0.0) - tl.where(half_pairs(o_i, o_j, 0) & (o_i > o_j), b_l, 0.0)
+    for level in range(1, LEVELS):
+        b_corner = tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_l, 0.0)
+        b_x = tl.dot(b_corner, b_t, input_precision=PRECISION)
+        b_t -= tl.dot(b_t, b_x, input_precision=PRECISION)
+    return b_t
+
+
+@triton.jit(do_not_specialize=["T"])
+def pairs_kernel(
+    q,
+    k,
+    p,
+    beta,
+    g,
+    spans,
+    scores,
+    inverse,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INVERSE_PRECISION: tl.constexpr,
+):
+    """The scores A, scale included, and R = (I + P)^-1 - I of one chunk and head."""
+    i_c, i_h = tl.program_id(0), tl.program_id(1)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c = tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c = o_c < left
+    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
+    q += row_q * K
+    k += row_q * K
+    p += row_q * K
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+    b_a = tl.zeros([C, C], dtype=tl.float32)
+    b_l = tl.zeros([C, C], dtype=tl.float32)
+    b_diagonal = tl.zeros([C], dtype=tl.float32)
+    for i_k in range(0, tl.cdiv(K, BK)):
+        o_k = i_k * BK + tl.arange(0, BK)
+        m_k = o_k < K
+        o_x, m_x = o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+        b_p = tl.load(p + o_x, mask=m_x, other=0.0)
+        if DECAY == 3:
+            b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
+            b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
+            for level in range(LEVELS):
+                b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+                m_late = ((o_i >> level) & 1) == 1
+                m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
+                b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
+                b_a += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
+                b_y = (tl.where(m_late, b_p, b_k) * b_e).to(DTYPE)
+                b_l += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+        else:
+            b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
+            b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
+            b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
+    if DECAY == 3:
+        b_a += tl.where(o_i == o_j, b_diagonal[:, None], 0.0)
+    else:
+        b_a = tl.where(o_i >= o_j, b_a, 0.0)
+        b_l = tl.where(o_i > o_j, b_l, 0.0)
+    if DECAY == 2:
+        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_a *= b_e
+        b_l *= b_e
+    b_r = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
+    b_r = tl.where(o_i > o_j, b_r, 0.0)
+    o_a = row_v * C + o_i * (HV * C) + o_j
+    tl.store(scores + o_a, (b_a * scale).to(DTYPE), mask=m_c[:, None])
+    tl.store(inverse + o_a, b_r.to(inverse.dtype.element_ty), mask=m_c[:, None])
+
+
+@triton.jit(do_not_specialize=["T"])
+def walk_kernel(
+    q,
+    k,
+    p,
+    v,
+    beta,
+    g,
+    scores,
+    inverse,
+    o,
+    x,
+    states,
+    start,
+    end,
+    cu_seqlens,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    HAS_START: tl.constexpr,
+    FOR_BACKWARD: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Carry the state over the chunks of one sequence, head and block of V, and write o.
+
+    ``FOR_BACKWARD``: write X and the state before each chunk instead.
+    """
+    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_n, i_h = i_nh // HV, i_nh % HV
+    i_hq = i_h // (HV // H)
+    begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
+    o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_k, m_v = o_k < K, o_v < V
+    m_s = m_k[:, None] & m_v[None, :]
+    o_s = o_k[:, None] * V + o_v[None, :]
+    DTYPE: tl.constexpr = q.dtype.element_ty
+    WIDE: tl.constexpr = inverse.dtype.element_ty
+
+    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_START:
+        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+    for i_c in range(0, tl.cdiv(length, C)):
+        left = length - i_c * C
+        m_c = o_c < left
+        row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
+        o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
+        o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_a = row_v * C + o_i * (HV * C) + o_j
+        b_p = tl.load(p + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+        b_r = tl.load(inverse + o_a, mask=m_c[:, None], other=0.0)
+        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+
+        b_sd = b_s.to(WIDE)
+        if DECAY == 3:
+            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
+            b_gt = load_decay(g + row_v * K + o_j * (HV * K) + o_k[:, None], m_xt)
+            b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            b_p = (b_p * b_e).to(WIDE)
+            b_kt = (b_kt * tl.exp2(span_sums_transposed(b_gt, o_i > o_j, DTYPE, PRECISION) * LOG2E)).to(WIDE)
+            b_s *= tl.exp2(tl.sum(b_gt.to(tl.float32), 1) * LOG2E)[:, None]
+        b_read = tl.dot(b_p, b_sd, input_precision=PRECISION)
+        if DECAY == 2:
+            b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
+            b_suf = decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
+            b_read *= b_pre
+            b_s *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
+        b_y = b_v - b_read
+        b_x = b_y + tl.dot(b_r, b_y.to(WIDE), input_precision=PRECISION)
+        b_u = b_x * b_beta[:, None]
+        if FOR_BACKWARD:
+            tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_sd.to(DTYPE), mask=m_s)
+            tl.store(x + o_y, b_x.to(DTYPE), mask=m_y)
+        else:
+            b_q = tl.load(q + o_x, mask=m_x, other=0.0).to(WIDE)
+            b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0).to(WIDE)
+            if DECAY == 3:
+                b_q = (b_q * b_e).to(WIDE)
+            b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
+            if DECAY == 2:
+                b_o *= b_pre
+            b_o += tl.dot(b_a, b_u.to(WIDE), input_precision=PRECISION)
+            tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
+        if DECAY == 2:
+            b_u *= b_suf
+        b_s += tl.dot(b_kt, b_u.to(WIDE), input_precision=PRECISION)
+    if not FOR_BACKWARD:
+        tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def walk_back_kernel(
+    q,
+    k,
+    p,
+    beta,
+    g,
+    scores,
+    inverse,
+    do,
+    dv,
+    dstates,
+    dend,
+    dstart,
+    cu_seqlens,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    HAS_DEND: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Carry the gradient of the state back over the chunks of one sequence, head and block of V.
+
+    ``dX = beta (A^T dO + K_write dS')``, ``dV = dX + R^T dX`` and ``dS = e^total dS' + Q_read^T dO - P_read^T dV``.
+    Writes dV, and dS' of every chunk: the gradient of the state after it.
+    """
+    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_n, i_h = i_nh // HV, i_nh % HV
+    i_hq = i_h // (HV // H)
+    begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
+    chunks = tl.cdiv(length, C)
+    o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_k, m_v = o_k < K, o_v < V
+    m_s = m_k[:, None] & m_v[None, :]
+    o_s = o_k[:, None] * V + o_v[None, :]
+    DTYPE: tl.constexpr = q.dtype.element_ty
+    WIDE: tl.constexpr = inverse.dtype.element_ty
+
+    b_ds = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_DEND:
+        b_ds += tl.load(dend + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+    for i in range(0, chunks):
+        i_c = chunks - 1 - i
+        left = length - i_c * C
+        m_c = o_c < left
+        row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
+        o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
+        o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_at = row_v * C + o_j * (HV * C) + o_i
+        b_k = tl.load(k + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_qt = tl.load(q + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0).to(WIDE)
+        b_at = tl.load(scores + o_at, mask=m_c[None, :], other=0.0).to(WIDE)
+        b_rt = tl.load(inverse + o_at, mask=m_c[None, :], other=0.0)
+        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+
+        b_dsd = b_ds.to(WIDE)
+        tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd.to(DTYPE), mask=m_s)
+        if DECAY == 3:
+            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
+            b_gt = load_decay(g + row_v * K + o_j * (HV * K) + o_k[:, None], m_xt)
+            b_e = tl.exp2(span_sums_transposed(b_gt, o_i <= o_j, DTYPE, PRECISION) * LOG2E)
+            b_qt = (b_qt * b_e).to(WIDE)
+            b_pt = (b_pt * b_e).to(WIDE)
+            b_k = (b_k * tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)).to(WIDE)
+            b_ds *= tl.exp2(tl.sum(b_gt.to(tl.float32), 1) * LOG2E)[:, None]
+        b_dx = tl.dot(b_k, b_dsd, input_precision=PRECISION)
+        if DECAY == 2:
+            b_dx *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
+        b_dx += tl.dot(b_at, b_do, input_precision=PRECISION)
+        b_dx *= b_beta[:, None]
+        b_dv = b_dx + tl.dot(b_rt, b_dx.to(WIDE), input_precision=PRECISION)
+        tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
+        b_do *= scale
+        if DECAY == 2:
+            b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
+            b_do *= b_pre
+            b_dv *= b_pre
+            b_ds *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
+        b_ds += tl.dot(b_qt, b_do.to(WIDE), input_precision=PRECISION)
+        b_ds -= tl.dot(b_pt, b_dv.to(WIDE), input_precision=PRECISION)
+    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def pair_grad_kernel(
+    k,
+    p,
+    beta,
+    g,
+    scores,
+    x,
+    do,
+    dv,
+    dscores,
+    dpairs,
+    dg,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """``dA = scale dO X^T`` and ``dP = -dV X^T`` of one chunk and head.
+
+    Where decay is by channel, the upper triangles hold the transposes. Otherwise decay is multiplied in, what is above
+    the diagonal is zero, and dg gets what the pairs contribute to it.
+    """
+    i_c, i_h = tl.program_id(0), tl.program_id(1)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c = tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c = o_c < left
+    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
+    k += row_q * K
+    p += row_q * K
+    x += row_v * V
+    do += row_v * V
+    dv += row_v * V
+    o_a = row_v * C + o_i * (HV * C) + o_j
+    DTYPE: tl.constexpr = k.dtype.element_ty
+
+    b_da = tl.zeros([C, C], dtype=tl.float32)
+    b_dl = tl.zeros([C, C], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_y, m_y = o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_yt, m_yt = o_j * (HV * V) + o_v[:, None], m_v[:, None] & m_c[None, :]
+        b_xt = tl.load(x + o_yt, mask=m_yt, other=0.0)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_dv = tl.load(dv + o_y, mask=m_y, other=0.0)
+        b_da += tl.dot(b_do, b_xt, input_precision=PRECISION)
+        b_dl -= tl.dot(b_dv, b_xt, input_precision=PRECISION)
+    if DECAY == 3:
+        b_dat = tl.zeros([C, C], dtype=tl.float32)
+        b_dlt = tl.zeros([C, C], dtype=tl.float32)
+        for i_v in range(0, tl.cdiv(V, BV)):
+            o_v = i_v * BV + tl.arange(0, BV)
+            m_v = o_v < V
+            o_y, m_y = o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+            o_yt, m_yt = o_j * (HV * V) + o_v[:, None], m_v[:, None] & m_c[None, :]
+            b_x = tl.load(x + o_y, mask=m_y, other=0.0)
+            b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
+            b_dvt = tl.load(dv + o_yt, mask=m_yt, other=0.0)
+            b_dat += tl.dot(b_x, b_dot, input_precision=PRECISION)
+            b_dlt -= tl.dot(b_x, b_dvt, input_precision=PRECISION)
+        b_da = tl.where(o_i >= o_j, b_da, b_dat)
+        b_dl = tl.where(o_i > o_j, b_dl, b_dlt)
+    else:
+        b_da = tl.where(o_i >= o_j, b_da, 0.0)
+        b_dl = tl.where(o_i > o_j, b_dl, 0.0)
+    if DECAY == 2:
+        b_l = tl.zeros([C, C], dtype=tl.float32)
+        for i_k in range(0, tl.cdiv(K, BK)):
+            o_k = i_k * BK + tl.arange(0, BK)
+            m_k = o_k < K
+            b_p = tl.load(p + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
+            b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
+            b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
+        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
+        b_products = (b_da * b_a + b_dl * b_e * b_l) * b_beta[None, :]
+        # Step t lies between j and i where j < t <= i: sum over i first, then over j.
+        b_from_t_on = span_sums(o_i <= o_j, tl.where(o_i > o_j, b_products, 0.0), DTYPE, PRECISION)
+        b_dg = tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1)
+        tl.store(dg + row_v + o_c * HV, b_dg, mask=m_c)
+        b_da *= b_e
+        b_dl *= b_e
+    tl.store(dscores + o_a, (b_da * scale).to(DTYPE), mask=m_c[:, None])
+    tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
+
+
+@triton.jit(do_not_specialize=["T"])
+def key_grad_kernel(
+    q,
+    k,
+    p,
+    beta,
+    g,
+    spans,
+    x,
+    states,
+    do,
+    dv,
+    dstates,
+    dscores,
+    dpairs,
+    dq,
+    dk,
+    dp,
+    dbeta,
+    dg,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    block_stride,
+    H: tl.constexpr,
+    HV: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    DECAY: tl.constexpr,
+    OWN_ERASE_KEY: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of q, k and p ``[B, T, HV, K]`` for one chunk, head and block of K, and its part of that of beta.
+
+    ``dbeta[block, B, T, HV]``, and ``dg`` likewise unless decay is by channel, are summed over the blocks afterwards.
+    """
+    i_ck, i_h = tl.program_id(0), tl.program_id(1)
+    i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c, o_k = tl.arange(0, C), i_k * BK + tl.arange(0, BK)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c, m_k = o_c < left, o_k < K
+    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
+    x += row_v * V
+    do += row_v * V
+    dv += row_v * V
+    states += (i_c.to(tl.int64) * HV + i_h) * K * V
+    dstates += (i_c.to(tl.int64) * HV + i_h) * K * V
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    b_dq = tl.zeros([C, BK], dtype=tl.float32)
+    b_dw = tl.zeros([C, BK], dtype=tl.float32)
+    b_dp = tl.zeros([C, BK], dtype=tl.float32)
+    b_sds = tl.zeros([BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_y, m_y = o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_st = tl.load(states + o_s, mask=m_s, other=0.0)
+        b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
+        b_dv = tl.load(dv + o_y, mask=m_y, other=0.0)
+        b_dp -= tl.dot(b_dv, b_st, input_precision=PRECISION)
+        b_x = tl.load(x + o_y, mask=m_y, other=0.0)
+        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
+        b_dw += tl.dot(b_x, b_dst, input_precision=PRECISION)
+        if DECAY != 0:
+            b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
+
+    o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+    b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+    b_p = tl.load(p + o_x, mask=m_x, other=0.0)
+    b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[:, None]
+    b_w = b_k * b_beta
+    o_a = row_v * C + o_i * (HV * C) + o_j
+    b_dq *= scale
+    if DECAY == 2:
+        b_read = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
+        b_dq *= b_read
+        b_dp *= b_read
+        b_dw *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
+        b_total = tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
+        b_dread = tl.sum(b_q * b_dq + b_p * b_dp, 1)
+        b_dwrite = tl.sum(b_w * b_dw, 1)
+        b_dg = tl.cumsum(b_dread, 0, reverse=True) + sums_before(b_dwrite, o_i, o_j) + b_total * tl.sum(b_sds, 0)
+        tl.store(dg + i_k * block_stride + row_v + o_c * HV, b_dg, mask=m_c)
+    if DECAY == 3:
+        o_g = row_v * K + o_i * (HV * K) + o_k[None, :]
+        b_g = load_decay(g + o_g, m_x)
+        b_read = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dq *= b_read
+        b_dp *= b_read
+        b_dw *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dg = span_sums(o_i <= o_j, (b_q * b_dq + b_p * b_dp).to(DTYPE), DTYPE, PRECISION)
+        b_dg += span_sums(o_j < o_i, (b_w * b_dw).to(DTYPE), DTYPE, PRECISION)
+        b_dg += (tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E) * b_sds)[None, :]
+        b_da = tl.load(dscores + o_a, mask=m_c[:, None], other=0.0)
+        b_dl = tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0)
+        b_diagonal = tl.sum(tl.where(o_i == o_j, b_da.to(tl.float32), 0.0), 1)[:, None]
+        b_dq += b_diagonal * b_w
+        b_dw += b_diagonal * b_q
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+            m_late = ((o_i >> level) & 1) == 1
+            m_pairs = half_pairs(o_i, o_j, level)
+            b_x1 = tl.where(m_late, b_q, b_w) * b_e
+            b_dx1 = tl.dot(tl.where(m_pairs, b_da, 0.0).to(DTYPE), b_x1.to(DTYPE), input_precision=PRECISION)
+            b_x2 = tl.where(m_late, b_p, b_w) * b_e
+            b_dx2 = tl.dot(tl.where(m_pairs, b_dl, 0.0).to(DTYPE), b_x2.to(DTYPE), input_precision=PRECISION)
+            b_dq += tl.where(m_late, b_dx1 * b_e, 0.0)
+            b_dp += tl.where(m_late, b_dx2 * b_e, 0.0)
+            b_dw += tl.where(m_late, 0.0, (b_dx1 + b_dx2) * b_e)
+            p_st = spans + level * C * C + o_j * C + o_i
+            b_dg += span_sums(tl.load(p_st), (b_x1 * b_dx1 + b_x2 * b_dx2).to(DTYPE), DTYPE, PRECISION)
+        tl.store(dg + o_g, b_dg.to(dg.dtype.element_ty), mask=m_x)
+    else:
+        o_at = row_v * C + o_j * (HV * C) + o_i
+        b_wd = b_w.to(DTYPE)
+        b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_wd, input_precision=PRECISION)
+        b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_wd, input_precision=PRECISION)
+        b_dw += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
+        b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
+
+    o_dx = row_v * K + o_i * (HV * K) + o_k[None, :]
+    tl.store(dbeta + i_k * block_stride + row_v + o_c * HV, tl.sum(b_k * b_dw, 1), mask=m_c)
+    b_dw *= b_beta
+    if OWN_ERASE_KEY:
+        tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)
+    else:
+        b_dw += b_dp
+    tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
+    tl.store(dk + o_dx, b_dw.to(DTYPE), mask=m_x)

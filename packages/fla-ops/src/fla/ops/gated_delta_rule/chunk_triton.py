@@ -1,0 +1,311 @@
+"""Launchers of the chunked gated delta rule's kernels: two launches forward, four backward."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+
+from fla.ops._arguments import ungroup
+from fla.ops._chunks_triton import Chunks, cut, half_spans, precision
+from fla.ops.gated_delta_rule import chunk_kernels as kernels
+from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile
+from fla.utils._tiles import Block, tile_key
+
+
+class _Call(NamedTuple):
+    """Contiguous operands and what the launches have in common."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    p: torch.Tensor
+    beta: torch.Tensor
+    g: torch.Tensor
+    """Never read where nothing decays."""
+    decay: int
+    """0: none, 2: by step and head, 3: by channel."""
+    tile: ChunkTile
+    chunks: Chunks
+
+    @property
+    def heads(self) -> tuple[int, int]:
+        """Of queries and keys, and of values."""
+        return self.q.shape[2], self.v.shape[2]
+
+    @property
+    def total(self) -> int:
+        return self.q.shape[1]
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        return self.q.shape[3], self.v.shape[3]
+
+    @property
+    def spans(self) -> torch.Tensor | None:
+        """What the kernels of a decay by channel take."""
+        return half_spans(self.tile.chunk, False, self.q.dtype, self.q.device) if self.decay == 3 else None
+
+    def constants(self, block: Block) -> dict[str, Any]:
+        """What every kernel is compiled for."""
+        return {
+            "H": self.heads[0],
+            "HV": self.heads[1],
+            "K": self.dims[0],
+            "C": self.tile.chunk,
+            "BK": block.k,
+            "DECAY": self.decay,
+            "PACKED": self.chunks.packed,
+            "PRECISION": precision(),
+            "num_warps": block.warps,
+            "num_stages": block.stages,
+        }
+
+
+def _call(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    p: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+) -> _Call:
+    if q.shape[-1] > WIDEST:
+        raise ValueError(
+            f"q: expected a head dimension of at most {WIDEST} on the triton backend, got {q.shape[-1]}; "
+            'backend="torch" takes any'
+        )
+    q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
+    p = k if p is None else p.contiguous()
+    decay, g = (0, beta) if g is None else (g.dim() - 1, g.contiguous())
+    tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
+    return _Call(q, k, v, p, beta, g, decay, tile, cut(q, cu_seqlens, tile.chunk))
+
+
+def chunk_gated_delta_rule_fwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    p: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, scores and inverses less the identity ``[.., C]``."""
+    call = _call(q, k, v, beta, g, p, cu_seqlens)
+    chunks, tile = call.chunks, call.tile
+    scores = q.new_empty(*v.shape[:3], tile.chunk)
+    inverse = torch.empty_like(scores, dtype=tile.walk_dtype(q.dtype))
+    kernels.pairs_kernel[(chunks.total, call.heads[1])](
+        call.q,
+        call.k,
+        call.p,
+        call.beta,
+        call.g,
+        call.spans,
+        scores,
+        inverse,
+        chunks.cu_seqlens,
+        chunks.sequence,
+        chunks.first_chunk,
+        scale,
+        call.total,
+        LEVELS=tile.levels,
+        INVERSE_PRECISION=_inverse_precision(q.dtype),
+        **call.constants(tile.pairs),
+    )
+    o = torch.empty_like(call.v)
+    final_state = q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
+    _walk(call, scores, inverse, initial_state, scale, o=o, end=final_state)
+    return o, final_state, scores, inverse
+
+
+def chunk_gated_delta_rule_bwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    beta: torch.Tensor,
+    g: torch.Tensor | None,
+    p: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
+    inverse: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor | None,
+    torch.Tensor | None,
+    torch.Tensor,
+]:
+    """Gradients of q, k, v, beta, g, p and the initial states."""
+    call = _call(q, k, v, beta, g, p, cu_seqlens)
+    chunks, tile, (key_dim, value_dim) = call.chunks, call.tile, call.dims
+    do = do.contiguous()
+    states, dstates = (q.new_empty(chunks.total, call.heads[1], key_dim, value_dim) for _ in range(2))
+    x, dv = torch.empty_like(call.v), torch.empty_like(call.v)
+    _walk(call, scores, inverse, initial_state, scale, x=x, states=states)
+    dinitial_state = _walk_back(call, scores, inverse, do, dfinal_state, scale, dv, dstates)
+
+    blocks = triton.cdiv(key_dim, tile.key_grad.k)
+    dq, dk, dp = (q.new_empty(*v.shape[:3], key_dim) if wanted else None for wanted in (True, True, p is not None))
+    dbeta = q.new_empty(blocks, *v.shape[:3], dtype=torch.float32)
+    # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
+    dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
+    dscores, dpairs = torch.empty_like(scores), torch.empty_like(scores)
+    where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
+    kernels.pair_grad_kernel[(chunks.total, call.heads[1])](
+        call.k,
+        call.p,
+        call.beta,
+        call.g,
+        scores,
+        x,
+        do,
+        dv,
+        dscores,
+        dpairs,
+        dg if call.decay == 3 else dg[blocks],
+        *where,
+        scale,
+        call.total,
+        V=value_dim,
+        BV=tile.pair_grad.v,
+        **call.constants(tile.pair_grad),
+    )
+    kernels.key_grad_kernel[(blocks * chunks.total, call.heads[1])](
+        call.q,
+        call.k,
+        call.p,
+        call.beta,
+        call.g,
+        call.spans,
+        x,
+        states,
+        do,
+        dv,
+        dstates,
+        dscores,
+        dpairs,
+        dq,
+        dk,
+        dp,
+        dbeta,
+        dg,
+        *where,
+        scale,
+        call.total,
+        dbeta[0].numel(),
+        V=value_dim,
+        LEVELS=tile.levels,
+        BV=tile.key_grad.v,
+        OWN_ERASE_KEY=p is not None,
+        **call.constants(tile.key_grad),
+    )
+    assert dq is not None
+    assert dk is not None
+    if g is None:
+        dg_ = None
+    else:
+        dg_ = dg if call.decay == 3 else dg.sum(0).to(g.dtype)
+    return (
+        ungroup(dq, q),
+        ungroup(dk, k),
+        dv,
+        (dbeta[0] if blocks == 1 else dbeta.sum(0)).to(beta.dtype),
+        dg_,
+        None if p is None or dp is None else ungroup(dp, p),
+        dinitial_state,
+    )
+
+
+def _walk(
+    call: _Call,
+    scores: torch.Tensor,
+    inverse: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    scale: float,
+    *,
+    o: torch.Tensor | None = None,
+    end: torch.Tensor | None = None,
+    x: torch.Tensor | None = None,
+    states: torch.Tensor | None = None,
+) -> None:
+    """Fill o and the final states, or for the backward pass X and the states before each chunk."""
+    block, chunks = call.tile.walk, call.chunks
+    kernels.walk_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
+        call.q,
+        call.k,
+        call.p,
+        call.v,
+        call.beta,
+        call.g,
+        scores,
+        inverse,
+        o,
+        x,
+        states,
+        None if initial_state is None else initial_state.contiguous(),
+        end,
+        chunks.cu_seqlens,
+        chunks.first_chunk,
+        scale,
+        call.total,
+        V=call.dims[1],
+        BV=block.v,
+        HAS_START=initial_state is not None,
+        FOR_BACKWARD=o is None,
+        **call.constants(block),
+    )
+
+
+def _walk_back(
+    call: _Call,
+    scores: torch.Tensor,
+    inverse: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    scale: float,
+    dv: torch.Tensor,
+    dstates: torch.Tensor,
+) -> torch.Tensor:
+    """Fill dv and the gradients of the states after each chunk; returns those of the initial states."""
+    block, chunks = call.tile.walk, call.chunks
+    dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
+    kernels.walk_back_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
+        call.q,
+        call.k,
+        call.p,
+        call.beta,
+        call.g,
+        scores,
+        inverse,
+        do,
+        dv,
+        dstates,
+        None if dfinal_state is None else dfinal_state.contiguous(),
+        dstart,
+        chunks.cu_seqlens,
+        chunks.first_chunk,
+        scale,
+        call.total,
+        V=call.dims[1],
+        BV=block.v,
+        HAS_DEND=dfinal_state is not None,
+        **call.constants(block),
+    )
+    return dstart
+
+
+def _inverse_precision(dtype: torch.dtype) -> str:
+    """Half precision would lose the inverse where keys repeat; TF32 keeps what their own rounding leaves."""
+    return precision() if dtype == torch.float32 or precision() == "ieee" else "tf32"

@@ -1,0 +1,73 @@
+"""Tile sizes of the gated delta rule's kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from fla.utils._tiles import Block, TileKey, TileTable, power_of_two
+
+#: The widest key a kernel holds: its walk over time keeps all of K in one block.
+WIDEST = 256
+
+
+class ChunkTile(NamedTuple):
+    """The chunk length, a power of two, and the block of each kernel."""
+
+    chunk: int
+    wide: bool
+    """Whether the walk multiplies in float32 whatever the operands are."""
+    pairs: Block
+    walk: Block
+    pair_grad: Block
+    key_grad: Block
+
+    def walk_dtype(self, operands: torch.dtype) -> torch.dtype:
+        """The dtype in which the walk over chunks multiplies."""
+        return torch.float32 if self.wide else operands
+
+    @property
+    def levels(self) -> int:
+        """How often the chunk can be halved."""
+        return self.chunk.bit_length() - 1
+
+
+def _chunk_tile(key: TileKey) -> ChunkTile:
+    k = power_of_two(key.key_dim)
+    if key.dtype_bytes == 4:
+        narrow = Block(32, 32, 4, 1)
+        walk = Block(k, 16 if k > 128 else 32, 4, 1)
+        return ChunkTile(32, False, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
+    walk_v = 64 if k <= 128 else 32
+    if 0 < key.arch < 90:
+        block = Block(64, 64, 4, 2)
+        return ChunkTile(
+            chunk=64,
+            wide=k <= 32,
+            pairs=block._replace(stages=1),
+            walk=Block(k, walk_v, 4, 1),
+            pair_grad=block._replace(stages=1),
+            key_grad=block._replace(k=32),
+        )
+    return ChunkTile(
+        chunk=64,
+        wide=k <= 32,
+        pairs=Block(64, 64, 4, 2),
+        walk=Block(max(k, 64), walk_v, 4, 2 if k <= 128 else 1),
+        pair_grad=Block(64, 64, 4, 2),
+        key_grad=Block(64, 64, 4, 2),
+    )
+
+
+#: On Hopper and later half-precision blocks are never narrower than 64: see ``fla/ops/gla/tiles.py``.
+CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)
+
+
+def _recurrent_block(key: TileKey) -> Block:
+    k = power_of_two(key.key_dim)
+    return Block(k, min(power_of_two(key.value_dim), 32 if k <= 128 else 16), 2 if k >= 128 else 1, 2)
+
+
+#: The whole of K is one block, because each read and each output sums over it.
+RECURRENT_TILES: TileTable[Block] = TileTable(_recurrent_block)

@@ -30,7 +30,12 @@ def _fwd(
     from fla.ops.gated_delta_rule.chunk_triton import chunk_gated_delta_rule_fwd_triton
 
     o, state, scores, inverse = chunk_gated_delta_rule_fwd_triton(q, k, v, beta, g, p, initial_state, cu_seqlens, scale)
-    return (o, state, scores, inverse) if save else (o, state, q.new_empty(0), q.new_empty(0))
+    return (o, state, scores, inverse) if _kept(g, backend, save) else (o, state, q.new_empty(0), q.new_empty(0))
+
+
+def _kept(g: torch.Tensor | None, backend: str, save: bool) -> bool:
+    """Whether scores and inverses are kept for the backward pass, which makes them again if decay is by channel."""
+    return save and backend == "triton" and (g is None or g.dim() == 3)
 
 
 def _fwd_fake(
@@ -46,7 +51,7 @@ def _fwd_fake(
     backend: str,
     save: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    if save and backend == "triton":
+    if _kept(g, backend, save):
         from fla.ops.gated_delta_rule.tiles import CHUNK_TILES
 
         tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))

@@ -9,8 +9,11 @@ The identity is taken out of the inverse, a decay by step is multiplied to what 
 operands, and beta is multiplied to X: each spares a rounding to half precision. R has the dtype in which the walk
 multiplies, which is wider for narrow keys: where they overlap much, X is small beside what it is the difference of.
 
-``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. Every exponent is a sum of log decays over a
-span of steps; none is the difference of two sums, and none is positive. Letters as in ``_chunks_kernels.py``.
+``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. A decay by channel is multiplied to q, p and k
+by ``pairs_kernel``, and the walks take Q_read, P_read and K_write in their place, for each value head.
+
+Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive.
+Letters as in ``_chunks_kernels.py``.
 """
 
 import triton
@@ -27,7 +30,6 @@ from fla.ops._chunks_kernels import (
     locate_chunk,
     locate_sequence,
     span_sums,
-    span_sums_transposed,
     sums_before,
 )
 
@@ -56,6 +58,10 @@ def pairs_kernel(
     spans,
     scores,
     inverse,
+    q_read,
+    p_read,
+    k_write,
+    total,
     cu_seqlens,
     sequence,
     first_chunk,
@@ -72,7 +78,7 @@ def pairs_kernel(
     PRECISION: tl.constexpr,
     INVERSE_PRECISION: tl.constexpr,
 ):
-    """The scores A, scale included, and R = (I + P)^-1 - I of one chunk and head."""
+    """The scores A, scale included, and R = (I + P)^-1 - I of one chunk and head; operands decayed by channel."""
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
     if left <= 0:
@@ -98,16 +104,24 @@ def pairs_kernel(
         b_p = tl.load(p + o_x, mask=m_x, other=0.0)
         if DECAY == 3:
             b_k = tl.load(k + o_x, mask=m_x, other=0.0)
-            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
+            o_g = row_v * K + o_i * (HV * K) + o_k[None, :]
+            b_g = load_decay(g + o_g, m_x)
+            b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            tl.store(q_read + o_g, (b_q * b_e).to(DTYPE), mask=m_x)
+            tl.store(p_read + o_g, (b_p * b_e).to(DTYPE), mask=m_x)
+            b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            tl.store(k_write + o_g, (b_k * b_e).to(DTYPE), mask=m_x)
+            b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
+            tl.store(total + (i_c.to(tl.int64) * HV + i_h) * K + o_k, b_total, mask=m_k)
             b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
             for level in range(LEVELS):
                 b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
                 m_late = ((o_i >> level) & 1) == 1
                 m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
-                b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
+                b_x = (tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
                 b_a += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
-                b_y = (tl.where(m_late, b_p, b_k) * b_e).to(DTYPE)
-                b_l += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+                b_x = (tl.load(tl.where(m_late, p + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+                b_l += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
         else:
             b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
             b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
@@ -136,6 +150,7 @@ def walk_kernel(
     v,
     beta,
     g,
+    total,
     scores,
     inverse,
     o,
@@ -195,12 +210,7 @@ def walk_kernel(
 
         b_sd = b_s.to(WIDE)
         if DECAY == 3:
-            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
-            b_gt = load_decay(g + row_v * K + o_j * (HV * K) + o_k[:, None], m_xt)
-            b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-            b_p = (b_p * b_e).to(WIDE)
-            b_kt = (b_kt * tl.exp2(span_sums_transposed(b_gt, o_i > o_j, DTYPE, PRECISION) * LOG2E)).to(WIDE)
-            b_s *= tl.exp2(tl.sum(b_gt.to(tl.float32), 1) * LOG2E)[:, None]
+            b_s *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
         b_read = tl.dot(b_p, b_sd, input_precision=PRECISION)
         if DECAY == 2:
             b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
@@ -216,8 +226,6 @@ def walk_kernel(
         else:
             b_q = tl.load(q + o_x, mask=m_x, other=0.0).to(WIDE)
             b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0).to(WIDE)
-            if DECAY == 3:
-                b_q = (b_q * b_e).to(WIDE)
             b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
             if DECAY == 2:
                 b_o *= b_pre
@@ -237,6 +245,7 @@ def walk_back_kernel(
     p,
     beta,
     g,
+    total,
     scores,
     inverse,
     do,
@@ -301,13 +310,7 @@ def walk_back_kernel(
         b_dsd = b_ds.to(WIDE)
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd.to(DTYPE), mask=m_s)
         if DECAY == 3:
-            b_g = load_decay(g + row_v * K + o_i * (HV * K) + o_k[None, :], m_x)
-            b_gt = load_decay(g + row_v * K + o_j * (HV * K) + o_k[:, None], m_xt)
-            b_e = tl.exp2(span_sums_transposed(b_gt, o_i <= o_j, DTYPE, PRECISION) * LOG2E)
-            b_qt = (b_qt * b_e).to(WIDE)
-            b_pt = (b_pt * b_e).to(WIDE)
-            b_k = (b_k * tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)).to(WIDE)
-            b_ds *= tl.exp2(tl.sum(b_gt.to(tl.float32), 1) * LOG2E)[:, None]
+            b_ds *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
         b_dx = tl.dot(b_k, b_dsd, input_precision=PRECISION)
         if DECAY == 2:
             b_dx *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
@@ -428,6 +431,44 @@ def pair_grad_kernel(
     tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
 
 
+@triton.jit
+def pair_sides_grad(
+    x,
+    k,
+    dpairs,
+    spans,
+    b_dx,
+    b_dw,
+    b_dg,
+    b_g,
+    b_beta,
+    o_i,
+    o_j,
+    o_x,
+    m_x,
+    m_c,
+    C: tl.constexpr,
+    HV: tl.constexpr,
+    LEVELS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Add to the gradients of readers x, of write keys beta k and of decay by channel what pairs of steps give them."""
+    o_a = o_i * (HV * C) + o_j
+    for level in range(LEVELS):
+        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+        m_late = ((o_i >> level) & 1) == 1
+        b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * (b_e * tl.where(m_late, 1.0, b_beta))
+        b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
+        b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
+        b_dspan = (b_y * b_dy).to(DTYPE)
+        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
+        b_dy *= b_e
+        b_dx += tl.where(m_late, b_dy, 0.0)
+        b_dw += tl.where(m_late, 0.0, b_dy)
+    return b_dx, b_dw, b_dg
+
+
 @triton.jit(do_not_specialize=["T"])
 def key_grad_kernel(
     q,
@@ -487,9 +528,20 @@ def key_grad_kernel(
     dstates += (i_c.to(tl.int64) * HV + i_h) * K * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+    o_dx = row_v * K + o_i * (HV * K) + o_k[None, :]
+    o_a, o_at = row_v * C + o_i * (HV * C) + o_j, row_v * C + o_j * (HV * C) + o_i
+    b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+    b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[:, None]
+    b_w = b_k * b_beta
+    if DECAY == 2:
+        b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
+    elif DECAY == 3:
+        b_g = load_decay(g + o_dx, m_x)
+
+    # Two walks over V, for the readers q and p, so that few accumulators are alive at a time.
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
     b_dw = tl.zeros([C, BK], dtype=tl.float32)
-    b_dp = tl.zeros([C, BK], dtype=tl.float32)
     b_sds = tl.zeros([BK], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
@@ -499,75 +551,65 @@ def key_grad_kernel(
         b_do = tl.load(do + o_y, mask=m_y, other=0.0)
         b_st = tl.load(states + o_s, mask=m_s, other=0.0)
         b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
-        b_dv = tl.load(dv + o_y, mask=m_y, other=0.0)
-        b_dp -= tl.dot(b_dv, b_st, input_precision=PRECISION)
         b_x = tl.load(x + o_y, mask=m_y, other=0.0)
         b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
         b_dw += tl.dot(b_x, b_dst, input_precision=PRECISION)
         if DECAY != 0:
             b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
-
-    o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
-    b_k = tl.load(k + o_x, mask=m_x, other=0.0)
-    b_p = tl.load(p + o_x, mask=m_x, other=0.0)
-    b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[:, None]
-    b_w = b_k * b_beta
-    o_a = row_v * C + o_i * (HV * C) + o_j
     b_dq *= scale
     if DECAY == 2:
-        b_read = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
-        b_dq *= b_read
-        b_dp *= b_read
+        b_dq *= b_pre
         b_dw *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-        b_total = tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
-        b_dread = tl.sum(b_q * b_dq + b_p * b_dp, 1)
-        b_dwrite = tl.sum(b_w * b_dw, 1)
-        b_dg = tl.cumsum(b_dread, 0, reverse=True) + sums_before(b_dwrite, o_i, o_j) + b_total * tl.sum(b_sds, 0)
-        tl.store(dg + i_k * block_stride + row_v + o_c * HV, b_dg, mask=m_c)
+        b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_w * b_dw, 1), o_i, o_j)
+        b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
     if DECAY == 3:
-        o_g = row_v * K + o_i * (HV * K) + o_k[None, :]
-        b_g = load_decay(g + o_g, m_x)
-        b_read = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_dq *= b_read
-        b_dp *= b_read
+        b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dw *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_dg = span_sums(o_i <= o_j, (b_q * b_dq + b_p * b_dp).to(DTYPE), DTYPE, PRECISION)
+        b_dg = span_sums(o_i <= o_j, (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
         b_dg += span_sums(o_j < o_i, (b_w * b_dw).to(DTYPE), DTYPE, PRECISION)
         b_dg += (tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E) * b_sds)[None, :]
-        b_da = tl.load(dscores + o_a, mask=m_c[:, None], other=0.0)
-        b_dl = tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0)
-        b_diagonal = tl.sum(tl.where(o_i == o_j, b_da.to(tl.float32), 0.0), 1)[:, None]
+        b_diagonal = tl.load(dscores + row_v * C + o_c * (HV * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
         b_dq += b_diagonal * b_w
         b_dw += b_diagonal * b_q
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            m_late = ((o_i >> level) & 1) == 1
-            m_pairs = half_pairs(o_i, o_j, level)
-            b_x1 = tl.where(m_late, b_q, b_w) * b_e
-            b_dx1 = tl.dot(tl.where(m_pairs, b_da, 0.0).to(DTYPE), b_x1.to(DTYPE), input_precision=PRECISION)
-            b_x2 = tl.where(m_late, b_p, b_w) * b_e
-            b_dx2 = tl.dot(tl.where(m_pairs, b_dl, 0.0).to(DTYPE), b_x2.to(DTYPE), input_precision=PRECISION)
-            b_dq += tl.where(m_late, b_dx1 * b_e, 0.0)
-            b_dp += tl.where(m_late, b_dx2 * b_e, 0.0)
-            b_dw += tl.where(m_late, 0.0, (b_dx1 + b_dx2) * b_e)
-            p_st = spans + level * C * C + o_j * C + o_i
-            b_dg += span_sums(tl.load(p_st), (b_x1 * b_dx1 + b_x2 * b_dx2).to(DTYPE), DTYPE, PRECISION)
-        tl.store(dg + o_g, b_dg.to(dg.dtype.element_ty), mask=m_x)
+        b_dq, b_dw, b_dg = pair_sides_grad(
+            q, k, dscores + row_v * C, spans, b_dq, b_dw, b_dg, b_g, b_beta, o_i, o_j, o_x, m_x, m_c,
+            C, HV, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
     else:
-        o_at = row_v * C + o_j * (HV * C) + o_i
-        b_wd = b_w.to(DTYPE)
-        b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_wd, input_precision=PRECISION)
-        b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_wd, input_precision=PRECISION)
+        b_w = b_w.to(DTYPE)
+        b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
         b_dw += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
+    tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
+
+    b_dp = tl.zeros([C, BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_dv = tl.load(dv + o_i * (HV * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_dp -= tl.dot(b_dv, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
+    b_p = tl.load(p + o_x, mask=m_x, other=0.0)
+    if DECAY == 2:
+        b_dp *= b_pre
+        b_dg += tl.cumsum(tl.sum(b_p * b_dp, 1), 0, reverse=True)
+        tl.store(dg + i_k * block_stride + row_v + o_c * HV, b_dg, mask=m_c)
+    if DECAY == 3:
+        b_dp *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dg += span_sums(o_i <= o_j, (b_p * b_dp).to(DTYPE), DTYPE, PRECISION)
+        b_dp, b_dw, b_dg = pair_sides_grad(
+            p, k, dpairs + row_v * C, spans, b_dp, b_dw, b_dg, b_g, b_beta, o_i, o_j, o_x, m_x, m_c,
+            C, HV, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
+        tl.store(dg + o_dx, b_dg.to(dg.dtype.element_ty), mask=m_x)
+    else:
+        b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
         b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
-    o_dx = row_v * K + o_i * (HV * K) + o_k[None, :]
     tl.store(dbeta + i_k * block_stride + row_v + o_c * HV, tl.sum(b_k * b_dw, 1), mask=m_c)
     b_dw *= b_beta
     if OWN_ERASE_KEY:
         tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)
     else:
         b_dw += b_dp
-    tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
     tl.store(dk + o_dx, b_dw.to(DTYPE), mask=m_x)

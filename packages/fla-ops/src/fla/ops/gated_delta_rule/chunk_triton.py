@@ -47,6 +47,11 @@ class _Call(NamedTuple):
         """What the kernels of a decay by channel take."""
         return half_spans(self.tile.chunk, False, self.q.dtype, self.q.device) if self.decay == 3 else None
 
+    @property
+    def where(self) -> tuple[torch.Tensor | None, ...]:
+        """Where the chunks lie."""
+        return self.chunks.cu_seqlens, self.chunks.sequence, self.chunks.first_chunk
+
     def constants(self, block: Block) -> dict[str, Any]:
         """What every kernel is compiled for."""
         return {
@@ -61,6 +66,22 @@ class _Call(NamedTuple):
             "num_warps": block.warps,
             "num_stages": block.stages,
         }
+
+
+class _Walked(NamedTuple):
+    """What the walks over chunks take: the operands, decayed if decay is by channel, and the pairs of each chunk."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    p: torch.Tensor
+    total: torch.Tensor | None
+    """Decay over each chunk ``[M, HV, K]`` if by channel."""
+    scores: torch.Tensor
+    inverse: torch.Tensor
+
+    def constants(self, constants: dict[str, Any]) -> dict[str, Any]:
+        """Those of a kernel over these operands: what is decayed is there for each value head."""
+        return constants if self.total is None else {**constants, "H": constants["HV"]}
 
 
 def _call(
@@ -95,33 +116,13 @@ def chunk_gated_delta_rule_fwd_triton(
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, scores and inverses less the identity ``[.., C]``."""
+    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, and scores and inverses ``[B, T, HV, C]``."""
     call = _call(q, k, v, beta, g, p, cu_seqlens)
-    chunks, tile = call.chunks, call.tile
-    scores = q.new_empty(*v.shape[:3], tile.chunk)
-    inverse = torch.empty_like(scores, dtype=tile.walk_dtype(q.dtype))
-    kernels.pairs_kernel[(chunks.total, call.heads[1])](
-        call.q,
-        call.k,
-        call.p,
-        call.beta,
-        call.g,
-        call.spans,
-        scores,
-        inverse,
-        chunks.cu_seqlens,
-        chunks.sequence,
-        chunks.first_chunk,
-        scale,
-        call.total,
-        LEVELS=tile.levels,
-        INVERSE_PRECISION=_inverse_precision(q.dtype),
-        **call.constants(tile.pairs),
-    )
+    walked = _pairs(call, scale)
     o = torch.empty_like(call.v)
-    final_state = q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
-    _walk(call, scores, inverse, initial_state, scale, o=o, end=final_state)
-    return o, final_state, scores, inverse
+    final_state = q.new_empty(call.chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
+    _walk(call, walked, initial_state, scale, o=o, end=final_state)
+    return o, final_state, walked.scores, walked.inverse
 
 
 def chunk_gated_delta_rule_bwd_triton(
@@ -150,32 +151,33 @@ def chunk_gated_delta_rule_bwd_triton(
     """Gradients of q, k, v, beta, g, p and the initial states."""
     call = _call(q, k, v, beta, g, p, cu_seqlens)
     chunks, tile, (key_dim, value_dim) = call.chunks, call.tile, call.dims
+    # Operands decayed by channel take more memory than all that is kept: they are made again.
+    walked = _pairs(call, scale) if call.decay == 3 else _Walked(call.q, call.k, call.p, None, scores, inverse)
     do = do.contiguous()
     states, dstates = (q.new_empty(chunks.total, call.heads[1], key_dim, value_dim) for _ in range(2))
     x, dv = torch.empty_like(call.v), torch.empty_like(call.v)
-    _walk(call, scores, inverse, initial_state, scale, x=x, states=states)
-    dinitial_state = _walk_back(call, scores, inverse, do, dfinal_state, scale, dv, dstates)
+    _walk(call, walked, initial_state, scale, x=x, states=states)
+    dinitial_state = _walk_back(call, walked, do, dfinal_state, scale, dv, dstates)
 
     blocks = triton.cdiv(key_dim, tile.key_grad.k)
     dq, dk, dp = (q.new_empty(*v.shape[:3], key_dim) if wanted else None for wanted in (True, True, p is not None))
     dbeta = q.new_empty(blocks, *v.shape[:3], dtype=torch.float32)
     # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
     dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
-    dscores, dpairs = torch.empty_like(scores), torch.empty_like(scores)
-    where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
+    dscores, dpairs = torch.empty_like(walked.scores), torch.empty_like(walked.scores)
     kernels.pair_grad_kernel[(chunks.total, call.heads[1])](
         call.k,
         call.p,
         call.beta,
         call.g,
-        scores,
+        walked.scores,
         x,
         do,
         dv,
         dscores,
         dpairs,
         dg if call.decay == 3 else dg[blocks],
-        *where,
+        *call.where,
         scale,
         call.total,
         V=value_dim,
@@ -201,7 +203,7 @@ def chunk_gated_delta_rule_bwd_triton(
         dp,
         dbeta,
         dg,
-        *where,
+        *call.where,
         scale,
         call.total,
         dbeta[0].numel(),
@@ -228,10 +230,41 @@ def chunk_gated_delta_rule_bwd_triton(
     )
 
 
+def _pairs(call: _Call, scale: float) -> _Walked:
+    """What pairs of steps have to do with each other, and the operands of the walks."""
+    tile, like = call.tile, call.v.shape[:3]
+    scores = call.q.new_empty(*like, tile.chunk)
+    inverse = torch.empty_like(scores, dtype=tile.walk_dtype(scores.dtype))
+    q, k, p, total = call.q, call.k, call.p, None
+    if call.decay == 3:
+        q, k, p = (call.q.new_empty(*like, call.dims[0]) for _ in range(3))
+        total = call.q.new_empty(call.chunks.total, call.heads[1], call.dims[0], dtype=torch.float32)
+    kernels.pairs_kernel[(call.chunks.total, call.heads[1])](
+        call.q,
+        call.k,
+        call.p,
+        call.beta,
+        call.g,
+        call.spans,
+        scores,
+        inverse,
+        q,
+        p,
+        k,
+        total,
+        *call.where,
+        scale,
+        call.total,
+        LEVELS=tile.levels,
+        INVERSE_PRECISION=_inverse_precision(scores.dtype),
+        **call.constants(tile.pairs),
+    )
+    return _Walked(q, k, p, total, scores, inverse)
+
+
 def _walk(
     call: _Call,
-    scores: torch.Tensor,
-    inverse: torch.Tensor,
+    walked: _Walked,
     initial_state: torch.Tensor | None,
     scale: float,
     *,
@@ -243,14 +276,15 @@ def _walk(
     """Fill o and the final states, or for the backward pass X and the states before each chunk."""
     block, chunks = call.tile.walk, call.chunks
     kernels.walk_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
-        call.q,
-        call.k,
-        call.p,
+        walked.q,
+        walked.k,
+        walked.p,
         call.v,
         call.beta,
         call.g,
-        scores,
-        inverse,
+        walked.total,
+        walked.scores,
+        walked.inverse,
         o,
         x,
         states,
@@ -264,14 +298,13 @@ def _walk(
         BV=block.v,
         HAS_START=initial_state is not None,
         FOR_BACKWARD=o is None,
-        **call.constants(block),
+        **walked.constants(call.constants(block)),
     )
 
 
 def _walk_back(
     call: _Call,
-    scores: torch.Tensor,
-    inverse: torch.Tensor,
+    walked: _Walked,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     scale: float,
@@ -282,13 +315,14 @@ def _walk_back(
     block, chunks = call.tile.walk, call.chunks
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
     kernels.walk_back_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
-        call.q,
-        call.k,
-        call.p,
+        walked.q,
+        walked.k,
+        walked.p,
         call.beta,
         call.g,
-        scores,
-        inverse,
+        walked.total,
+        walked.scores,
+        walked.inverse,
         do,
         dv,
         dstates,
@@ -301,7 +335,7 @@ def _walk_back(
         V=call.dims[1],
         BV=block.v,
         HAS_DEND=dfinal_state is not None,
-        **call.constants(block),
+        **walked.constants(call.constants(block)),
     )
     return dstart
 

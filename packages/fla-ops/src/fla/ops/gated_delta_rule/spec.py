@@ -114,6 +114,7 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
         (torch.bfloat16, 128, (), (), fused_recurrent_gated_delta_rule),
         (torch.float32, 128, (100, 28), (), fused_recurrent_gated_delta_rule),
     ):
-        shape = Shape(1, 128, 2, dim, dim, lengths=lengths, without=without)
+        options = dict.fromkeys(without)
+        shape = Shape(1, 128, 2, dim, dim, lengths=lengths, without=without, options=options)
         title = f"{dtype} {dim}{' packed' if lengths else ''}{' no decay' if without else ''}".removeprefix("torch.")
         yield f"{function.__name__} {title}", partial(launch, title, shape, function, CHUNK, dtype)

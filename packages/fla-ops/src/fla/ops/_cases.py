@@ -33,7 +33,7 @@ class Shape:
     HV: int = 0
     """Value heads; as many as H unless given."""
     M: int = 16
-    """Slots."""
+    """Slots, or sub-steps of a token."""
     without: tuple[str, ...] = ()
     """Operands that are left out."""
     options: Mapping[str, Any] = field(default_factory=dict)

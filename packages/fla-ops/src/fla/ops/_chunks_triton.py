@@ -41,6 +41,11 @@ def precision() -> str:
     return "ieee" if torch.version.hip else "tf32x3"
 
 
+def inverse_precision(dtype: torch.dtype) -> str:
+    """How triangles are inverted: half precision would lose that where keys repeat, TF32 keeps what they left of it."""
+    return precision() if dtype == torch.float32 or precision() == "ieee" else "tf32"
+
+
 @cache
 def half_spans(chunk: int, bonus: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.

@@ -29,23 +29,11 @@ from fla.ops._chunks_kernels import (
     load_decay,
     locate_chunk,
     locate_sequence,
+    pair_sides_grad,
     span_sums,
     sums_before,
+    unit_lower_inverse,
 )
-
-
-@triton.jit
-def unit_lower_inverse(b_l, o_i, o_j, LEVELS: tl.constexpr, PRECISION: tl.constexpr):
-    """``(I + L)^-1`` for a strictly lower L, by blocks of 2, 4, 8 and so on: exact at every size.
-
-    The inverse of a block [[A, 0], [B, D]] is [[A', 0], [-D' B A', D']], from the inverses A' and D' of smaller ones.
-    """
-    b_t = tl.where(o_i == o_j, 1.0, 0.0) - tl.where(half_pairs(o_i, o_j, 0) & (o_i > o_j), b_l, 0.0)
-    for level in range(1, LEVELS):
-        b_corner = tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_l, 0.0)
-        b_x = tl.dot(b_corner, b_t, input_precision=PRECISION)
-        b_t -= tl.dot(b_t, b_x, input_precision=PRECISION)
-    return b_t
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -429,44 +417,6 @@ def pair_grad_kernel(
         b_dl *= b_e
     tl.store(dscores + o_a, (b_da * scale).to(DTYPE), mask=m_c[:, None])
     tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
-
-
-@triton.jit
-def pair_sides_grad(
-    x,
-    k,
-    dpairs,
-    spans,
-    b_dx,
-    b_dw,
-    b_dg,
-    b_g,
-    b_beta,
-    o_i,
-    o_j,
-    o_x,
-    m_x,
-    m_c,
-    C: tl.constexpr,
-    HV: tl.constexpr,
-    LEVELS: tl.constexpr,
-    DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Add to the gradients of readers x, of write keys beta k and of decay by channel what pairs of steps give them."""
-    o_a = o_i * (HV * C) + o_j
-    for level in range(LEVELS):
-        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-        m_late = ((o_i >> level) & 1) == 1
-        b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * (b_e * tl.where(m_late, 1.0, b_beta))
-        b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
-        b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
-        b_dspan = (b_y * b_dy).to(DTYPE)
-        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
-        b_dy *= b_e
-        b_dx += tl.where(m_late, b_dy, 0.0)
-        b_dw += tl.where(m_late, 0.0, b_dy)
-    return b_dx, b_dw, b_dg
 
 
 @triton.jit(do_not_specialize=["T"])

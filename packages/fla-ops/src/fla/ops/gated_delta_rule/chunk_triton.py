@@ -8,7 +8,7 @@ import torch
 import triton
 
 from fla.ops._arguments import ungroup
-from fla.ops._chunks_triton import Chunks, cut, half_spans, precision
+from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
 from fla.ops.gated_delta_rule import chunk_kernels as kernels
 from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile
 from fla.utils._tiles import Block, tile_key
@@ -256,7 +256,7 @@ def _pairs(call: _Call, scale: float) -> _Walked:
         scale,
         call.total,
         LEVELS=tile.levels,
-        INVERSE_PRECISION=_inverse_precision(scores.dtype),
+        INVERSE_PRECISION=inverse_precision(scores.dtype),
         **call.constants(tile.pairs),
     )
     return _Walked(q, k, p, total, scores, inverse)
@@ -338,8 +338,3 @@ def _walk_back(
         **walked.constants(call.constants(block)),
     )
     return dstart
-
-
-def _inverse_precision(dtype: torch.dtype) -> str:
-    """Half precision would lose the inverse where keys repeat; TF32 keeps what their own rounding leaves."""
-    return precision() if dtype == torch.float32 or precision() == "ieee" else "tf32"

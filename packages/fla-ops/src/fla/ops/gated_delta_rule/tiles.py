@@ -33,12 +33,13 @@ class ChunkTile(NamedTuple):
         return self.chunk.bit_length() - 1
 
 
-def _chunk_tile(key: TileKey) -> ChunkTile:
+def chunk_tile(key: TileKey) -> ChunkTile:
+    """What the table says where it has no entry."""
     k = power_of_two(key.key_dim)
     if key.dtype_bytes == 4:
         narrow = Block(32, 32, 4, 1)
-        walk = Block(k, 16 if k > 128 else 32, 4, 1)
-        return ChunkTile(32, False, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
+        walk = Block(k, 16 if k > 128 or 0 < key.arch < 90 else 32, 4, 1)
+        return ChunkTile(16, False, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
     walk_v = 64 if k <= 128 else 32
     if 0 < key.arch < 90:
         block = Block(64, 64, 4, 2)
@@ -61,7 +62,7 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
 
 
 #: On Hopper and later half-precision blocks are never narrower than 64: see ``fla/ops/gla/tiles.py``.
-CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)
+CHUNK_TILES: TileTable[ChunkTile] = TileTable(chunk_tile)
 
 
 def _recurrent_block(key: TileKey) -> Block:

@@ -1,0 +1,497 @@
+"""Triton kernels of the chunked generalized delta rule; chunk_torch.py is the same algorithm in PyTorch.
+
+In a chunk of C steps let Q_k and Q_b hold the scores of q with k and b, scale included, and A_k and A_b those of a with
+earlier k and b. ``pairs_kernel`` writes the first three, R = (I - A_b)^-1 - I, and the operands with their decay to the
+chunk's start or end; ``walk_kernel`` carries the state:
+
+    Y = A_read S + A_k V        W = Y + R Y        O = scale Q_read S + Q_k V + Q_b W
+    S' = e^total S + K_write^T V + B_write^T W
+
+Queries read after a step's own decay, a before it. Every exponent is a sum of log decays over a span of steps; none is
+the difference of two sums, and none is positive. Letters as in ``_chunks_kernels.py``.
+"""
+
+import triton
+import triton.language as tl
+
+from fla.ops._chunks_kernels import (
+    LOG2E,
+    half_pairs,
+    load_decay,
+    locate_chunk,
+    locate_sequence,
+    pair_sides_grad,
+    span_sums,
+    unit_lower_inverse,
+)
+
+
+@triton.jit
+def scores_of(
+    x,
+    k,
+    b,
+    spans,
+    g,
+    o_k,
+    o_x,
+    m_c,
+    m_k,
+    o_i,
+    o_j,
+    b_xk,
+    b_xb,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Add the scores of readers x with earlier k and b, over some channels."""
+    m_x = m_c[:, None] & m_k[None, :]
+    b_g = load_decay(g + o_x, m_x)
+    for level in range(LEVELS):
+        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+        m_late = ((o_i >> level) & 1) == 1
+        m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
+        b_y = (tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xk += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+        b_y = (tl.load(tl.where(m_late, x + o_x, b + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xb += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+    return b_xk, b_xb
+
+
+@triton.jit(do_not_specialize=["T"])
+def pairs_kernel(
+    q,
+    k,
+    a,
+    b,
+    g,
+    spans,
+    spans_before,
+    scores_qk,
+    scores_qb,
+    scores_ak,
+    inverse,
+    q_read,
+    a_read,
+    k_write,
+    b_write,
+    total,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INVERSE_PRECISION: tl.constexpr,
+):
+    """The scores, the inverse and the decayed operands of one chunk and head."""
+    i_c, i_h = tl.program_id(0), tl.program_id(1)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c = tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c = o_c < left
+    row = first * H + i_h
+    o_s, m_s = row * C + o_i * (H * C) + o_j, m_c[:, None]
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    # Two walks over K, for the readers q and a, so that few accumulators are alive at a time.
+    b_qk = tl.zeros([C, C], dtype=tl.float32)
+    b_qb = tl.zeros([C, C], dtype=tl.float32)
+    for i_k in range(0, tl.cdiv(K, BK)):
+        o_k = i_k * BK + tl.arange(0, BK)
+        m_k = o_k < K
+        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        b_qk, b_qb = scores_of(q, k, b, spans, g, o_k, o_x, m_c, m_k, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION)
+        b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+        b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+        b_b = tl.load(b + o_x, mask=m_x, other=0.0)
+        b_qk += tl.where(o_i == o_j, tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)[:, None], 0.0)
+        b_qb += tl.where(o_i == o_j, tl.sum(b_q.to(tl.float32) * b_b.to(tl.float32), 1)[:, None], 0.0)
+        b_g = load_decay(g + o_x, m_x)
+        b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        tl.store(q_read + o_x, (b_q * b_e).to(DTYPE), mask=m_x)
+        b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        tl.store(k_write + o_x, (b_k * b_e).to(DTYPE), mask=m_x)
+        tl.store(b_write + o_x, (b_b * b_e).to(DTYPE), mask=m_x)
+        b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
+        tl.store(total + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_total, mask=m_k)
+    tl.store(scores_qk + o_s, (b_qk * scale).to(DTYPE), mask=m_s)
+    tl.store(scores_qb + o_s, (b_qb * scale).to(DTYPE), mask=m_s)
+
+    b_ak = tl.zeros([C, C], dtype=tl.float32)
+    b_ab = tl.zeros([C, C], dtype=tl.float32)
+    for i_k in range(0, tl.cdiv(K, BK)):
+        o_k = i_k * BK + tl.arange(0, BK)
+        m_k = o_k < K
+        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        b_ak, b_ab = scores_of(
+            a, k, b, spans_before, g, o_k, o_x, m_c, m_k, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION
+        )
+        b_e = tl.exp2(span_sums(o_j < o_i, load_decay(g + o_x, m_x), DTYPE, PRECISION) * LOG2E)
+        tl.store(a_read + o_x, (tl.load(a + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE), mask=m_x)
+    tl.store(scores_ak + o_s, b_ak.to(DTYPE), mask=m_s)
+    b_r = unit_lower_inverse(-b_ab, o_i, o_j, LEVELS, INVERSE_PRECISION)
+    tl.store(inverse + o_s, tl.where(o_i > o_j, b_r, 0.0).to(inverse.dtype.element_ty), mask=m_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def walk_kernel(
+    q_read,
+    a_read,
+    k_write,
+    b_write,
+    v,
+    total,
+    scores_qk,
+    scores_qb,
+    scores_ak,
+    inverse,
+    o,
+    w,
+    states,
+    start,
+    end,
+    cu_seqlens,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_START: tl.constexpr,
+    FOR_BACKWARD: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Carry the state over the chunks of one sequence, head and block of V, and write o.
+
+    ``FOR_BACKWARD``: write W and the state before each chunk instead.
+    """
+    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_n, i_h = i_nh // H, i_nh % H
+    begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
+    o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_k, m_v = o_k < K, o_v < V
+    m_s = m_k[:, None] & m_v[None, :]
+    o_s = o_k[:, None] * V + o_v[None, :]
+    DTYPE: tl.constexpr = v.dtype.element_ty
+    WIDE: tl.constexpr = inverse.dtype.element_ty
+
+    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_START:
+        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+    for i_c in range(0, tl.cdiv(length, C)):
+        m_c = o_c < length - i_c * C
+        row = (begin + i_c * C) * H + i_h
+        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
+        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_a, m_a = row * C + o_i * (H * C) + o_j, m_c[:, None]
+        b_sd = b_s.to(WIDE)
+        b_v = tl.load(v + o_y, mask=m_y, other=0.0).to(WIDE)
+        b_a = tl.load(a_read + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_y = tl.dot(b_a, b_sd, input_precision=PRECISION)
+        b_ak = tl.load(scores_ak + o_a, mask=m_a, other=0.0).to(WIDE)
+        b_y += tl.dot(b_ak, b_v, input_precision=PRECISION)
+        b_r = tl.load(inverse + o_a, mask=m_a, other=0.0)
+        b_w = (b_y + tl.dot(b_r, b_y.to(WIDE), input_precision=PRECISION)).to(WIDE)
+        if FOR_BACKWARD:
+            tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_s, b_sd.to(DTYPE), mask=m_s)
+            tl.store(w + o_y, b_w.to(DTYPE), mask=m_y)
+        else:
+            b_q = tl.load(q_read + o_x, mask=m_x, other=0.0).to(WIDE)
+            b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
+            b_qk = tl.load(scores_qk + o_a, mask=m_a, other=0.0).to(WIDE)
+            b_o += tl.dot(b_qk, b_v, input_precision=PRECISION)
+            b_qb = tl.load(scores_qb + o_a, mask=m_a, other=0.0).to(WIDE)
+            b_o += tl.dot(b_qb, b_w, input_precision=PRECISION)
+            tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
+        b_s *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
+        b_kt = tl.load(k_write + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_s += tl.dot(b_kt, b_v, input_precision=PRECISION)
+        b_bt = tl.load(b_write + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_s += tl.dot(b_bt, b_w, input_precision=PRECISION)
+    if not FOR_BACKWARD:
+        tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def walk_back_kernel(
+    q_read,
+    a_read,
+    k_write,
+    b_write,
+    total,
+    scores_qk,
+    scores_qb,
+    scores_ak,
+    inverse,
+    do,
+    dv,
+    dy,
+    dstates,
+    dend,
+    dstart,
+    cu_seqlens,
+    first_chunk,
+    scale,
+    T,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    HAS_DEND: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Carry the gradient of the state back over the chunks of one sequence, head and block of V.
+
+    ``dW = Q_b^T dO + B_write dS'``, ``dY = dW + R^T dW``, ``dV = Q_k^T dO + A_k^T dY + K_write dS'`` and
+    ``dS = e^total dS' + scale Q_read^T dO + A_read^T dY``. Writes dV, dY, and dS' of every chunk.
+    """
+    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_n, i_h = i_nh // H, i_nh % H
+    begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
+    chunks = tl.cdiv(length, C)
+    o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_k, m_v = o_k < K, o_v < V
+    m_s = m_k[:, None] & m_v[None, :]
+    o_s = o_k[:, None] * V + o_v[None, :]
+    DTYPE: tl.constexpr = do.dtype.element_ty
+    WIDE: tl.constexpr = inverse.dtype.element_ty
+
+    b_ds = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_DEND:
+        b_ds += tl.load(dend + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+    for i in range(0, chunks):
+        i_c = chunks - 1 - i
+        m_c = o_c < length - i_c * C
+        row = (begin + i_c * C) * H + i_h
+        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+        o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
+        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_at, m_at = row * C + o_j * (H * C) + o_i, m_c[None, :]
+        b_dsd = b_ds.to(WIDE)
+        tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_s, b_dsd.to(DTYPE), mask=m_s)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0).to(WIDE)
+        b_b = tl.load(b_write + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_dw = tl.dot(b_b, b_dsd, input_precision=PRECISION)
+        b_qbt = tl.load(scores_qb + o_at, mask=m_at, other=0.0).to(WIDE)
+        b_dw += tl.dot(b_qbt, b_do, input_precision=PRECISION)
+        b_rt = tl.load(inverse + o_at, mask=m_at, other=0.0)
+        b_dy = (b_dw + tl.dot(b_rt, b_dw.to(WIDE), input_precision=PRECISION)).to(WIDE)
+        tl.store(dy + o_y, b_dy.to(DTYPE), mask=m_y)
+        b_k = tl.load(k_write + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_dv = tl.dot(b_k, b_dsd, input_precision=PRECISION)
+        b_qkt = tl.load(scores_qk + o_at, mask=m_at, other=0.0).to(WIDE)
+        b_dv += tl.dot(b_qkt, b_do, input_precision=PRECISION)
+        b_akt = tl.load(scores_ak + o_at, mask=m_at, other=0.0).to(WIDE)
+        b_dv += tl.dot(b_akt, b_dy, input_precision=PRECISION)
+        tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
+        b_ds *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
+        b_qt = tl.load(q_read + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_ds += tl.dot(b_qt, (b_do * scale).to(WIDE), input_precision=PRECISION)
+        b_at = tl.load(a_read + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_ds += tl.dot(b_at, b_dy, input_precision=PRECISION)
+    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
+
+
+@triton.jit(do_not_specialize=["T"])
+def pair_grad_kernel(
+    do,
+    dy,
+    v,
+    w,
+    dscores,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    stride,
+    H: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    BV: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of the scores of q with k and b, of a with k and b: ``dscores[4, B, T, H, C]``, one matrix a program.
+
+    Each is a product such as ``scale dO V^T``, with its transpose above the diagonal.
+    """
+    i_c, i_h, i_p = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c = tl.arange(0, C)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c = o_c < left
+    row = first * H + i_h
+    if i_p < 2:
+        x = do
+    else:
+        x = dy
+        scale = 1.0
+    if i_p % 2 == 0:
+        y = v
+    else:
+        y = w
+    b_w = tl.zeros([C, C], dtype=tl.float32)
+    b_wt = tl.zeros([C, C], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_yt, m_yt = row * V + o_j * (H * V) + o_v[:, None], m_v[:, None] & m_c[None, :]
+        b_x = tl.load(x + o_y, mask=m_y, other=0.0)
+        b_xt = tl.load(x + o_yt, mask=m_yt, other=0.0)
+        b_y = tl.load(y + o_y, mask=m_y, other=0.0)
+        b_yt = tl.load(y + o_yt, mask=m_yt, other=0.0)
+        b_w += tl.dot(b_x, b_yt, input_precision=PRECISION)
+        b_wt += tl.dot(b_y, b_xt, input_precision=PRECISION)
+    b_w = tl.where(o_i >= o_j, b_w, b_wt) * scale
+    dscores += i_p * stride
+    tl.store(dscores + row * C + o_i * (H * C) + o_j, b_w.to(dscores.dtype.element_ty), mask=m_c[:, None])
+
+
+@triton.jit(do_not_specialize=["T"])
+def key_grad_kernel(
+    q,
+    k,
+    a,
+    b,
+    g,
+    spans,
+    spans_before,
+    v,
+    w,
+    states,
+    do,
+    dy,
+    dstates,
+    dscores,
+    dq,
+    dk,
+    da,
+    db,
+    dg,
+    cu_seqlens,
+    sequence,
+    first_chunk,
+    scale,
+    T,
+    stride,
+    H: tl.constexpr,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    LEVELS: tl.constexpr,
+    BK: tl.constexpr,
+    BV: tl.constexpr,
+    PACKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Gradients of q, k, a, b and g for one chunk, head and block of K."""
+    i_ck, i_h = tl.program_id(0), tl.program_id(1)
+    i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
+    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
+    if left <= 0:
+        return
+    o_c, o_k = tl.arange(0, C), i_k * BK + tl.arange(0, BK)
+    o_i, o_j = o_c[:, None], o_c[None, :]
+    m_c, m_k = o_c < left, o_k < K
+    row = first * H + i_h
+    o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+    states += (i_c.to(tl.int64) * H + i_h) * K * V
+    dstates += (i_c.to(tl.int64) * H + i_h) * K * V
+    dscores_qk = dscores + row * C
+    dscores_qb = dscores_qk + stride
+    dscores_ak = dscores_qb + stride
+    dscores_ab = dscores_ak + stride
+    DTYPE: tl.constexpr = q.dtype.element_ty
+
+    # Two walks over V, for the writers and the readers, so that few accumulators are alive at a time.
+    b_dk = tl.zeros([C, BK], dtype=tl.float32)
+    b_db = tl.zeros([C, BK], dtype=tl.float32)
+    b_sds = tl.zeros([BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
+        b_dk += tl.dot(tl.load(v + o_y, mask=m_y, other=0.0), b_dst, input_precision=PRECISION)
+        b_db += tl.dot(tl.load(w + o_y, mask=m_y, other=0.0), b_dst, input_precision=PRECISION)
+        b_sds += tl.sum(tl.load(states + o_s, mask=m_s, other=0.0).to(tl.float32) * b_dst.to(tl.float32), 0)
+    b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+    b_b = tl.load(b + o_x, mask=m_x, other=0.0)
+    b_g = load_decay(g + o_x, m_x)
+    b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+    b_dk *= b_e
+    b_db *= b_e
+    b_dg = span_sums(o_j < o_i, (b_k * b_dk + b_b * b_db).to(DTYPE), DTYPE, PRECISION)
+    b_dg += (tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E) * b_sds)[None, :]
+
+    b_dx = tl.zeros([C, BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_do = tl.load(do + row * V + o_i * (H * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_dx += tl.dot(b_do, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
+    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+    b_dx *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E) * scale
+    b_dg += span_sums(o_i <= o_j, (b_q * b_dx).to(DTYPE), DTYPE, PRECISION)
+    b_qk = tl.load(dscores_qk + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
+    b_qb = tl.load(dscores_qb + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
+    b_dx += b_qk * b_k + b_qb * b_b
+    b_dk += b_qk * b_q
+    b_db += b_qb * b_q
+    b_dx, b_dk, b_dg = pair_sides_grad(
+        q, k, dscores_qk, spans, b_dx, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE, PRECISION
+    )
+    b_dx, b_db, b_dg = pair_sides_grad(
+        q, b, dscores_qb, spans, b_dx, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE, PRECISION
+    )
+    tl.store(dq + o_x, b_dx.to(DTYPE), mask=m_x)
+
+    b_dx = tl.zeros([C, BK], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_dy = tl.load(dy + row * V + o_i * (H * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_dx += tl.dot(b_dy, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
+    b_a = tl.load(a + o_x, mask=m_x, other=0.0)
+    b_dx *= tl.exp2(span_sums(o_j < o_i, b_g, DTYPE, PRECISION) * LOG2E)
+    b_dg += span_sums(o_i < o_j, (b_a * b_dx).to(DTYPE), DTYPE, PRECISION)
+    b_dx, b_dk, b_dg = pair_sides_grad(
+        a, k, dscores_ak, spans_before, b_dx, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
+        PRECISION,
+    )  # fmt: skip
+    b_dx, b_db, b_dg = pair_sides_grad(
+        a, b, dscores_ab, spans_before, b_dx, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
+        PRECISION,
+    )  # fmt: skip
+    tl.store(da + o_x, b_dx.to(DTYPE), mask=m_x)
+    tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
+    tl.store(db + o_x, b_db.to(DTYPE), mask=m_x)
+    tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)

@@ -15,11 +15,16 @@ from fla.layers import (
     ABCAttention,
     Attention,
     BasedLinearAttention,
+    Comba,
+    DeltaNet,
+    GatedDeltaNet,
+    GatedDeltaProduct,
     GatedLinearAttention,
     GatedShortConvolution,
     GatedSlotAttention,
     HGRN2Attention,
     HGRNAttention,
+    KimiDeltaAttention,
     LightNetAttention,
     LinearAttention,
     Mixer,
@@ -91,6 +96,47 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "rwkv6, recurrent": lambda: RWKV6Attention(
         "fused_recurrent", HIDDEN, 1.0, 2.0, 2, gate_fn="sigmoid", elementwise_affine=False, layer_idx=0
     ),
+    "delta_net": lambda: DeltaNet(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
+    "delta_net, recurrent, gate, no convolution": lambda: DeltaNet(
+        "fused_recurrent", HIDDEN, 1, 0.5, 2.0, 2, use_gate=True, use_short_conv=False, layer_idx=0
+    ),
+    "delta_net, reflecting": lambda: DeltaNet(
+        hidden_size=HIDDEN, num_heads=2, use_beta=False, allow_neg_eigval=True, qk_activation="identity", layer_idx=0
+    ),
+    "delta_net, relu": lambda: DeltaNet(
+        "fused_chunk", hidden_size=HIDDEN, num_heads=2, conv_bias=True, qk_activation="relu", layer_idx=0
+    ),
+    "delta_net, elu, divided by sums": lambda: DeltaNet(
+        hidden_size=HIDDEN, num_heads=2, allow_neg_eigval=True, qk_activation="elu", qk_norm="sum", layer_idx=0
+    ),
+    "gated_deltanet": lambda: GatedDeltaNet(HIDDEN, head_dim=16, num_heads=2, layer_idx=0),
+    "gated_deltanet, grouped heads": lambda: GatedDeltaNet(
+        HIDDEN, 1.5, 8, 2, 6, allow_neg_eigval=True, conv_bias=True, output_gate_activation="sigmoid", layer_idx=0
+    ),
+    "gated_deltanet, recurrent, no gate, no convolution": lambda: GatedDeltaNet(
+        HIDDEN, 1, 16, 2, mode="fused_recurrent", use_gate=False, use_short_conv=False, layer_idx=0
+    ),
+    "gated_deltaproduct": lambda: GatedDeltaProduct(HIDDEN, head_dim=16, num_heads=2, layer_idx=0),
+    "gated_deltaproduct, three steps, grouped heads": lambda: GatedDeltaProduct(
+        HIDDEN, 1.5, 8, 2, 4, conv_bias=True, use_forget_gate=False, num_householder=3, layer_idx=0
+    ),
+    "gated_deltaproduct, one step, recurrent, no gate": lambda: GatedDeltaProduct(
+        HIDDEN, 1, 16, 2, None, "fused_recurrent", False, False, allow_neg_eigval=False, num_householder=1, layer_idx=0
+    ),
+    "kda": lambda: KimiDeltaAttention(HIDDEN, head_dim=16, num_heads=2, layer_idx=0),
+    "kda, lower bound, grouped heads": lambda: KimiDeltaAttention(
+        HIDDEN, 1.5, 8, 2, 4, allow_neg_eigval=True, safe_gate=True, lower_bound=-5, conv_bias=True, layer_idx=0
+    ),
+    "kda, recurrent, no convolution": lambda: KimiDeltaAttention(
+        HIDDEN, 0.5, 16, 2, mode="fused_recurrent", use_short_conv=False, layer_idx=0
+    ),
+    "comba": lambda: Comba(HIDDEN, head_dim=16, num_heads=2, layer_idx=0),
+    "comba, grouped heads, no gate": lambda: Comba(
+        HIDDEN, 1.5, 8, 2, 6, use_output_gate=False, correction_factor=0.02, conv_bias=True, layer_idx=0
+    ),
+    "comba, recurrent, without its corrections": lambda: Comba(
+        HIDDEN, 1, 16, 2, None, "fused_recurrent", False, True, False, False, layer_idx=0
+    ),
     "linear_attn": lambda: LinearAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
     "linear_attn, hedgehog, normalised": lambda: LinearAttention(
         "fused_chunk", HIDDEN, 1.0, 1.0, 4, 2, "hedgehog", True, do_feature_map_norm=True, layer_idx=0
@@ -132,6 +178,11 @@ CONTINUED = [
     "based",
     "abc, convolution, input gate",
     "gated convolution",
+    "delta_net",
+    "gated_deltanet, grouped heads",
+    "gated_deltaproduct, three steps, grouped heads",
+    "kda, lower bound, grouped heads",
+    "comba, grouped heads, no gate",
     "gla, convolution, grouped heads",
     "gsa, convolution, grouped heads",
     "hgrn, convolution, recurrent",
@@ -344,6 +395,18 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: GatedSlotAttention(num_heads=4, num_kv_heads=3), "num_heads.*num_kv_heads=3, got 4"),
         (lambda: GatedSlotAttention(num_slots=0), "num_slots: expected at least 1, got 0"),
         (lambda: ABCAttention(24), "dim: expected an even number above 0, got 3"),
+        (lambda: DeltaNet(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
+        (lambda: DeltaNet(num_heads=3), "hidden_size.*num_heads=3, got 1024"),
+        (lambda: DeltaNet(qk_activation="gelu"), "qk_activation: expected one of silu.*'gelu'"),
+        (lambda: DeltaNet(qk_norm="l1"), "qk_norm: expected one of l2, sum, got 'l1'"),
+        (lambda: GatedDeltaNet(num_heads=4, num_v_heads=6), "num_v_heads.*num_heads=4, got 6"),
+        (lambda: GatedDeltaNet(head_dim=5, expand_v=1.5), r"expand_v: expected head_dim \* expand_v.*5 \* 1.5"),
+        (lambda: GatedDeltaNet(16, 1, 8, 2, output_gate_activation="relu"), "activation.*'relu'"),
+        (lambda: GatedDeltaProduct(num_householder=0), "num_householder: expected at least 1, got 0"),
+        (lambda: KimiDeltaAttention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
+        (lambda: KimiDeltaAttention(safe_gate=True), "lower_bound: expected.*safe_gate.*got None"),
+        (lambda: KimiDeltaAttention(lower_bound=0.5), "lower_bound: expected a log decay below 0, got 0.5"),
+        (lambda: Comba(num_heads=4, num_v_heads=6), "num_v_heads.*num_heads=4, got 6"),
         (lambda: LinearAttention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
         (lambda: LinearAttention(feature_map="taylor"), "feature_map: expected one of dpfp.*'taylor'"),
         (lambda: LinearAttention(output_norm="layernorm"), "output_norm: expected one of rmsnorm.*'layernorm'"),
@@ -442,3 +505,24 @@ def test_a_bounded_forget_gate_is_accurate_at_its_ends(bound: float) -> None:
     assert_close("gate", gate, g.exp(), 1e-6, err_atol=0)
     assert ((1 - gate - rest).abs() <= 1e-6 * (1 - gate) + 2e-7 * bound).all()
     assert all(x.isfinite().all() for x in (g, *torch.autograd.grad(g.sum() + rest.sum(), (f, b))))
+
+
+def test_a_decay_starts_within_its_range_in_a_layer_and_afresh() -> None:
+    torch.manual_seed(0)
+    layer = GatedDeltaNet(HIDDEN, head_dim=1, num_heads=500)
+    for values in (dict(layer.named_parameters()), layer.initial_values(1)):
+        rate, step = values["A_log"].exp(), torch.nn.functional.softplus(values["dt_bias"])
+        assert 0 < rate.min() < 0.5
+        assert 15.5 < rate.max() < 16.001
+        assert 0.00099 < step.min() < 0.0012
+        assert 0.08 < step.max() < 0.1001
+    assert not torch.equal(layer.A_log, values["A_log"])
+
+
+def test_sums_of_nothing_divide_nothing() -> None:
+    layer = DeltaNet(hidden_size=HIDDEN, num_heads=2, qk_activation="relu", qk_norm="sum")
+    x = torch.zeros(1, 5, HIDDEN, requires_grad=True)
+    o, _, _ = layer(x)
+    (dx,) = torch.autograd.grad(o.sum(), x)
+    assert o.isfinite().all()
+    assert dx.isfinite().all()

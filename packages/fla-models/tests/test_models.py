@@ -87,6 +87,64 @@ MODELS = {
     "rwkv6": Model("RWKV6"),
     "rwkv6, options": Model("RWKV6", {"expand_k": 1, "norm_bias": False, "norm_first": False, "fuse_norm": False}),
     "rwkv6, hybrid": Model("RWKV6", {"num_hidden_layers": 3, "attn": [WINDOWED]}),
+    "delta_net": Model("DeltaNet"),
+    "delta_net, options": Model(
+        "DeltaNet", {"use_gate": True, "qk_activation": "elu", "qk_norm": "sum", "use_short_conv": False}
+    ),
+    "delta_net, hybrid": Model(
+        "DeltaNet", {"use_beta": False, "expand_v": 2, "num_hidden_layers": 3, "fuse_norm": False, "attn": WINDOWED}
+    ),
+    "gated_deltanet": Model("GatedDeltaNet", {"head_dim": 16}),
+    "gated_deltanet, hybrid": Model(
+        "GatedDeltaNet",
+        {
+            "head_dim": 12,
+            "expand_v": 1.5,
+            "num_v_heads": 4,
+            "allow_neg_eigval": True,
+            "output_gate_activation": "sigmoid",
+            "num_hidden_layers": 3,
+            "attn": WINDOWED,
+        },
+    ),
+    "gated_deltaproduct": Model("GatedDeltaProduct", {"head_dim": 16, "num_householder": 2}),
+    "gated_deltaproduct, hybrid": Model(
+        "GatedDeltaProduct",
+        {
+            "head_dim": 12,
+            "expand_v": 1,
+            "num_householder": 3,
+            "use_forget_gate": True,
+            "allow_neg_eigval": True,
+            "use_output_gate": False,
+            "attn": WINDOWED,
+        },
+    ),
+    "kda": Model("KDA", {"head_dim": 16}),
+    "kda, hybrid": Model(
+        "KDA",
+        {
+            "head_dim": 12,
+            "expand_v": 1.5,
+            "num_v_heads": 4,
+            "allow_neg_eigval": True,
+            "safe_gate": True,
+            "lower_bound": -5,
+            "attn": WINDOWED,
+        },
+    ),
+    "comba": Model("Comba", {"head_dim": 16}),
+    "comba, hybrid": Model(
+        "Comba",
+        {
+            "head_dim": 12,
+            "expand_v": 1.5,
+            "num_v_heads": 4,
+            "use_output_correction": False,
+            "use_output_gate": False,
+            "attn": WINDOWED,
+        },
+    ),
     "linear_attn": Model("LinearAttention"),
     "linear_attn, hybrid": Model(
         "LinearAttention",
@@ -112,6 +170,8 @@ GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 #: Their greedy tokens were decoded from a cache without the sum of what the slots had been written, and so are not
 #: those of the full forward, as the reference in float64 has them.
 DECODED_WRONG = {"abc"}
+#: Their logits were made with more rounding: the reference in float64 is 3e-4 away from them, and 1e-6 from ours.
+ROUNDED_MORE = {"gated_deltanet": 1e-3}
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: For what the shared base does by itself: every kind of block, of shared value and of hybrid is among these.
 KINDS = ["gla, options", "gla, hybrid", "hgrn, hybrid", "based, hybrid", "rwkv6, options", "transformer, options"]
@@ -145,10 +205,12 @@ def test_agrees_with_the_golden_case(path: Path) -> None:
     model.load_state_dict(weights)
     ids = tensors["input_ids"]
     output = model(ids, labels=ids)
-    assert_close("logits", tensors["logits"], output.logits, 1e-4)
-    assert output.loss.item() == pytest.approx(about["loss"], rel=1e-4)
-    norms = {name: g.norm().item() for name, g in gradients(model, output.loss).items()}
-    assert norms == pytest.approx(about["grad_norm"], rel=1e-3)
+    assert_close("logits", tensors["logits"], output.logits, ROUNDED_MORE.get(path.stem, 1e-4))
+    # Some were made where there was no backward.
+    if "loss" in about:
+        assert output.loss.item() == pytest.approx(about["loss"], rel=1e-4)
+        norms = {name: g.norm().item() for name, g in gradients(model, output.loss).items()}
+        assert norms == pytest.approx(about["grad_norm"], rel=1e-3)
     if "greedy" in tensors and path.stem not in DECODED_WRONG:
         continued = generate(model.eval(), ids[:, :70], max_new_tokens=12, eos_token_id=None)
         assert torch.equal(continued[:, 70:], tensors["greedy"])

@@ -10,11 +10,16 @@ _MENU = {
     "ABCAttention": "fla.layers.abc",
     "Attention": "fla.layers.attn",
     "BasedLinearAttention": "fla.layers.based",
+    "Comba": "fla.layers.comba",
+    "DeltaNet": "fla.layers.delta_net",
+    "GatedDeltaNet": "fla.layers.gated_deltanet",
+    "GatedDeltaProduct": "fla.layers.gated_deltaproduct",
     "GatedLinearAttention": "fla.layers.gla",
     "GatedShortConvolution": "fla.layers.gated_conv",
     "GatedSlotAttention": "fla.layers.gsa",
     "HGRNAttention": "fla.layers.hgrn",
     "HGRN2Attention": "fla.layers.hgrn2",
+    "KimiDeltaAttention": "fla.layers.kda",
     "LightNetAttention": "fla.layers.lightnet",
     "LinearAttention": "fla.layers.linear_attn",
     "Mixer": "fla.layers.base",
@@ -34,11 +39,16 @@ if TYPE_CHECKING:
     from fla.layers.base import Mixer as Mixer
     from fla.layers.based import BasedLinearAttention as BasedLinearAttention
     from fla.layers.cache import StateCache as StateCache
+    from fla.layers.comba import Comba as Comba
+    from fla.layers.delta_net import DeltaNet as DeltaNet
     from fla.layers.gated_conv import GatedShortConvolution as GatedShortConvolution
+    from fla.layers.gated_deltanet import GatedDeltaNet as GatedDeltaNet
+    from fla.layers.gated_deltaproduct import GatedDeltaProduct as GatedDeltaProduct
     from fla.layers.gla import GatedLinearAttention as GatedLinearAttention
     from fla.layers.gsa import GatedSlotAttention as GatedSlotAttention
     from fla.layers.hgrn import HGRNAttention as HGRNAttention
     from fla.layers.hgrn2 import HGRN2Attention as HGRN2Attention
+    from fla.layers.kda import KimiDeltaAttention as KimiDeltaAttention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
     from fla.layers.linear_attn import LinearAttention as LinearAttention
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention

@@ -3,10 +3,19 @@
 from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel
 from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
 from fla.models.cache import Cache
+from fla.models.comba import CombaConfig, CombaForCausalLM, CombaModel
+from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM, DeltaNetModel
+from fla.models.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetForCausalLM, GatedDeltaNetModel
+from fla.models.gated_deltaproduct import (
+    GatedDeltaProductConfig,
+    GatedDeltaProductForCausalLM,
+    GatedDeltaProductModel,
+)
 from fla.models.gla import GLAConfig, GLAForCausalLM, GLAModel
 from fla.models.gsa import GSAConfig, GSAForCausalLM, GSAModel
 from fla.models.hgrn import HGRNConfig, HGRNForCausalLM, HGRNModel
 from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
+from fla.models.kda import KDAConfig, KDAForCausalLM, KDAModel
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
 from fla.models.linear_attn import LinearAttentionConfig, LinearAttentionForCausalLM, LinearAttentionModel
 from fla.models.rebased import ReBasedConfig, ReBasedForCausalLM, ReBasedModel
@@ -23,18 +32,33 @@ __all__ = [
     "BasedForCausalLM",
     "BasedModel",
     "Cache",
+    "CombaConfig",
+    "CombaForCausalLM",
+    "CombaModel",
+    "DeltaNetConfig",
+    "DeltaNetForCausalLM",
+    "DeltaNetModel",
     "GLAConfig",
     "GLAForCausalLM",
     "GLAModel",
     "GSAConfig",
     "GSAForCausalLM",
     "GSAModel",
+    "GatedDeltaNetConfig",
+    "GatedDeltaNetForCausalLM",
+    "GatedDeltaNetModel",
+    "GatedDeltaProductConfig",
+    "GatedDeltaProductForCausalLM",
+    "GatedDeltaProductModel",
     "HGRN2Config",
     "HGRN2ForCausalLM",
     "HGRN2Model",
     "HGRNConfig",
     "HGRNForCausalLM",
     "HGRNModel",
+    "KDAConfig",
+    "KDAForCausalLM",
+    "KDAModel",
     "LightNetConfig",
     "LightNetForCausalLM",
     "LightNetModel",

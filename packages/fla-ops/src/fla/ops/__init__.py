@@ -8,6 +8,14 @@ _MENU = {
     "fused_recurrent_abc": "fla.ops.abc",
     "fused_chunk_based": "fla.ops.based",
     "parallel_based": "fla.ops.based",
+    "chunk_comba": "fla.ops.comba",
+    "fused_recurrent_comba": "fla.ops.comba",
+    "chunk_delta_rule": "fla.ops.delta_rule",
+    "fused_chunk_delta_rule": "fla.ops.delta_rule",
+    "fused_recurrent_delta_rule": "fla.ops.delta_rule",
+    "parallel_delta_rule": "fla.ops.delta_rule",
+    "chunk_gated_delta_product": "fla.ops.gated_delta_product",
+    "fused_recurrent_gated_delta_product": "fla.ops.gated_delta_product",
     "chunk_gated_delta_rule": "fla.ops.gated_delta_rule",
     "chunk_gdn": "fla.ops.gated_delta_rule",
     "fused_gdn_gate": "fla.ops.gated_delta_rule",
@@ -20,6 +28,9 @@ _MENU = {
     "fused_recurrent_gsa": "fla.ops.gsa",
     "chunk_hgrn": "fla.ops.hgrn",
     "fused_recurrent_hgrn": "fla.ops.hgrn",
+    "chunk_kda": "fla.ops.kda",
+    "fused_kda_gate": "fla.ops.kda",
+    "fused_recurrent_kda": "fla.ops.kda",
     "chunk_lightning_attn": "fla.ops.lightning_attn",
     "fused_recurrent_lightning_attn": "fla.ops.lightning_attn",
     "chunk_linear_attn": "fla.ops.linear_attn",
@@ -45,6 +56,17 @@ if TYPE_CHECKING:
     from fla.ops.abc import chunk_abc as chunk_abc, fused_recurrent_abc as fused_recurrent_abc
     from fla.ops.attn import parallel_attn as parallel_attn
     from fla.ops.based import fused_chunk_based as fused_chunk_based, parallel_based as parallel_based
+    from fla.ops.comba import chunk_comba as chunk_comba, fused_recurrent_comba as fused_recurrent_comba
+    from fla.ops.delta_rule import (
+        chunk_delta_rule as chunk_delta_rule,
+        fused_chunk_delta_rule as fused_chunk_delta_rule,
+        fused_recurrent_delta_rule as fused_recurrent_delta_rule,
+        parallel_delta_rule as parallel_delta_rule,
+    )
+    from fla.ops.gated_delta_product import (
+        chunk_gated_delta_product as chunk_gated_delta_product,
+        fused_recurrent_gated_delta_product as fused_recurrent_gated_delta_product,
+    )
     from fla.ops.gated_delta_rule import (
         chunk_gated_delta_rule as chunk_gated_delta_rule,
         chunk_gdn as chunk_gdn,
@@ -59,6 +81,11 @@ if TYPE_CHECKING:
     )
     from fla.ops.gsa import chunk_gsa as chunk_gsa, fused_recurrent_gsa as fused_recurrent_gsa
     from fla.ops.hgrn import chunk_hgrn as chunk_hgrn, fused_recurrent_hgrn as fused_recurrent_hgrn
+    from fla.ops.kda import (
+        chunk_kda as chunk_kda,
+        fused_kda_gate as fused_kda_gate,
+        fused_recurrent_kda as fused_recurrent_kda,
+    )
     from fla.ops.lightning_attn import (
         chunk_lightning_attn as chunk_lightning_attn,
         fused_recurrent_lightning_attn as fused_recurrent_lightning_attn,

@@ -197,3 +197,31 @@ def unit_lower_inverse(b_l, o_i, o_j, LEVELS: tl.constexpr, PRECISION: tl.conste
         b_x = tl.dot(b_corner, b_t, input_precision=PRECISION)
         b_t -= tl.dot(b_t, b_x, input_precision=PRECISION)
     return b_t
+
+
+@triton.jit
+def halves(b, DTYPE: tl.constexpr):
+    """A float32 block as the sum of two in half precision; float32 stays whole."""
+    hi = b.to(DTYPE)
+    lo = (b - hi.to(tl.float32)).to(DTYPE)
+    return hi, lo
+
+
+@triton.jit
+def dot_halves(a, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``a @ b`` for a float32 b, without rounding it to half precision."""
+    hi, lo = halves(b, DTYPE)
+    c = tl.dot(a, hi, input_precision=PRECISION)
+    if DTYPE != tl.float32:
+        c += tl.dot(a, lo, input_precision=PRECISION)
+    return c
+
+
+@triton.jit
+def correct(corrections, stride, mask, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``R @ b`` for a float32 b and R in two halves, ``stride`` apart."""
+    hi = tl.load(corrections, mask=mask, other=0.0)
+    c = dot_halves(hi, b, DTYPE, PRECISION)
+    if DTYPE != tl.float32:
+        c += tl.dot(tl.load(corrections + stride, mask=mask, other=0.0), b.to(DTYPE), input_precision=PRECISION)
+    return c

@@ -29,12 +29,14 @@ def _fwd(
         return o, state, q.new_empty(0), q.new_empty(0)
     from fla.ops.gated_delta_rule.chunk_triton import chunk_gated_delta_rule_fwd_triton
 
-    o, state, scores, inverse = chunk_gated_delta_rule_fwd_triton(q, k, v, beta, g, p, initial_state, cu_seqlens, scale)
-    return (o, state, scores, inverse) if _kept(g, backend, save) else (o, state, q.new_empty(0), q.new_empty(0))
+    o, state, scores, corrections = chunk_gated_delta_rule_fwd_triton(
+        q, k, v, beta, g, p, initial_state, cu_seqlens, scale
+    )
+    return (o, state, scores, corrections) if _kept(g, backend, save) else (o, state, q.new_empty(0), q.new_empty(0))
 
 
 def _kept(g: torch.Tensor | None, backend: str, save: bool) -> bool:
-    """Whether scores and inverses are kept for the backward pass, which makes them again if decay is by channel."""
+    """Whether scores and corrections are kept for the backward pass, which makes them again if decay is by channel."""
     return save and backend == "triton" and (g is None or g.dim() == 3)
 
 
@@ -52,14 +54,14 @@ def _fwd_fake(
     save: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     if _kept(g, backend, save):
-        from fla.ops.gated_delta_rule.tiles import CHUNK_TILES
+        from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, halves
 
-        tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
-        scores = q.new_empty((*v.shape[:3], tile.chunk))
-        inverse = torch.empty_like(scores, dtype=tile.walk_dtype(q.dtype))
+        chunk = CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk
+        scores = q.new_empty((*v.shape[:3], chunk))
+        corrections = q.new_empty((halves(q.dtype), *scores.shape))
     else:
-        scores, inverse = q.new_empty(0), q.new_empty(0)
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores, inverse
+        scores, corrections = q.new_empty(0), q.new_empty(0)
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores, corrections
 
 
 def _bwd(
@@ -71,7 +73,7 @@ def _bwd(
     p: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
-    inverse: torch.Tensor,
+    corrections: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -86,7 +88,7 @@ def _bwd(
         from fla.ops.gated_delta_rule.chunk_triton import chunk_gated_delta_rule_bwd_triton
 
         gradients = chunk_gated_delta_rule_bwd_triton(
-            q, k, v, beta, g, p, initial_state, scores, inverse, do, dfinal_state, cu_seqlens, scale
+            q, k, v, beta, g, p, initial_state, scores, corrections, do, dfinal_state, cu_seqlens, scale
         )
     return [q.new_empty(0) if d is None else d for d in gradients]
 
@@ -100,7 +102,7 @@ def _bwd_fake(
     p: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
-    inverse: torch.Tensor,
+    corrections: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -121,7 +123,7 @@ chunk_gated_delta_rule_fwd = register_op(
 chunk_gated_delta_rule_bwd = register_op(
     "chunk_gated_delta_rule_bwd",
     "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? g, Tensor? p, Tensor? initial_state, Tensor scores,"
-    " Tensor inverse, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend) -> Tensor[]",
+    " Tensor corrections, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend) -> Tensor[]",
     _bwd,
     _bwd_fake,
 )

@@ -1,13 +1,16 @@
 """Triton kernels of the chunked gated delta rule; chunk_torch.py is the same algorithm in PyTorch.
 
-In a chunk of C steps let A hold the scores of q with k, and P those of the erase keys p with earlier beta k.
-``pairs_kernel`` writes A and R = (I + P)^-1 - I, and ``walk_kernel`` carries the state:
+In a chunk of C steps let A hold the scores of q with k, and P those of the erase keys p with earlier k.
+``pairs_kernel`` writes A and R = -(I + P beta)^-1 P, and ``walk_kernel`` carries the state:
 
-    Y = V - P_read S        X = Y + R Y        O = Q_read S + A (beta X)        S' = e^total S + K_write^T (beta X)
+    Y = V - P_read S                                 X = Y + R (beta Y)
+    O = Q_read S + A (beta X)                        S' = e^total S + K_write^T (beta X)
 
-The identity is taken out of the inverse, a decay by step is multiplied to what a product yields and not to its
-operands, and beta is multiplied to X: each spares a rounding to half precision. R has the dtype in which the walk
-multiplies, which is wider for narrow keys: where they overlap much, X is small beside what it is the difference of.
+Backward, dU is the gradient of beta X, so that of beta is X dU, and of V beta dU. No step is divided by its beta.
+
+Where keys repeat, X is small beside what it is the difference of, and errors that are written stay. So R, Y and beta X
+are sums of two halves where operands have half precision, and a decay by step is multiplied to what a product yields,
+not to its operands.
 
 ``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. A decay by channel is multiplied to q, p and k
 by ``pairs_kernel``, and the walks take Q_read, P_read and K_write in their place, for each value head.
@@ -21,11 +24,14 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
+    correct,
     decay_after,
     decay_before,
     decay_between,
     decay_of_steps,
+    dot_halves,
     half_pairs,
+    halves,
     load_decay,
     locate_chunk,
     locate_sequence,
@@ -45,7 +51,7 @@ def pairs_kernel(
     g,
     spans,
     scores,
-    inverse,
+    corrections,
     q_read,
     p_read,
     k_write,
@@ -55,6 +61,7 @@ def pairs_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -66,7 +73,7 @@ def pairs_kernel(
     PRECISION: tl.constexpr,
     INVERSE_PRECISION: tl.constexpr,
 ):
-    """The scores A, scale included, and R = (I + P)^-1 - I of one chunk and head; operands decayed by channel."""
+    """The scores A, scale included, and the corrections R of one chunk and head; operands decayed by channel."""
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
     if left <= 0:
@@ -123,11 +130,14 @@ def pairs_kernel(
         b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
         b_a *= b_e
         b_l *= b_e
-    b_r = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
-    b_r = tl.where(o_i > o_j, b_r, 0.0)
+    b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
+    b_r = tl.where(o_i > o_j, -tl.dot(b_t, b_l, input_precision=INVERSE_PRECISION), 0.0)
     o_a = row_v * C + o_i * (HV * C) + o_j
     tl.store(scores + o_a, (b_a * scale).to(DTYPE), mask=m_c[:, None])
-    tl.store(inverse + o_a, b_r.to(inverse.dtype.element_ty), mask=m_c[:, None])
+    b_hi, b_lo = halves(b_r, DTYPE)
+    tl.store(corrections + o_a, b_hi, mask=m_c[:, None])
+    if DTYPE != tl.float32:
+        tl.store(corrections + stride + o_a, b_lo, mask=m_c[:, None])
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -140,7 +150,7 @@ def walk_kernel(
     g,
     total,
     scores,
-    inverse,
+    corrections,
     o,
     x,
     states,
@@ -150,6 +160,7 @@ def walk_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -177,7 +188,6 @@ def walk_kernel(
     m_s = m_k[:, None] & m_v[None, :]
     o_s = o_k[:, None] * V + o_v[None, :]
     DTYPE: tl.constexpr = q.dtype.element_ty
-    WIDE: tl.constexpr = inverse.dtype.element_ty
 
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:
@@ -190,13 +200,12 @@ def walk_kernel(
         o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
         o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_a = row_v * C + o_i * (HV * C) + o_j
-        b_p = tl.load(p + o_x, mask=m_x, other=0.0).to(WIDE)
-        b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_p = tl.load(p + o_x, mask=m_x, other=0.0)
+        b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0)
         b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-        b_r = tl.load(inverse + o_a, mask=m_c[:, None], other=0.0)
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
-        b_sd = b_s.to(WIDE)
+        b_sd = b_s.to(DTYPE)
         if DECAY == 3:
             b_s *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
         b_read = tl.dot(b_p, b_sd, input_precision=PRECISION)
@@ -206,22 +215,22 @@ def walk_kernel(
             b_read *= b_pre
             b_s *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
         b_y = b_v - b_read
-        b_x = b_y + tl.dot(b_r, b_y.to(WIDE), input_precision=PRECISION)
+        b_x = b_y + correct(corrections + o_a, stride, m_c[:, None], b_y * b_beta[:, None], DTYPE, PRECISION)
         b_u = b_x * b_beta[:, None]
         if FOR_BACKWARD:
-            tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_sd.to(DTYPE), mask=m_s)
+            tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_sd, mask=m_s)
             tl.store(x + o_y, b_x.to(DTYPE), mask=m_y)
         else:
-            b_q = tl.load(q + o_x, mask=m_x, other=0.0).to(WIDE)
-            b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0).to(WIDE)
+            b_q = tl.load(q + o_x, mask=m_x, other=0.0)
+            b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
             b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
             if DECAY == 2:
                 b_o *= b_pre
-            b_o += tl.dot(b_a, b_u.to(WIDE), input_precision=PRECISION)
+            b_o += dot_halves(b_a, b_u, DTYPE, PRECISION)
             tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
         if DECAY == 2:
             b_u *= b_suf
-        b_s += tl.dot(b_kt, b_u.to(WIDE), input_precision=PRECISION)
+        b_s += dot_halves(b_kt, b_u, DTYPE, PRECISION)
     if not FOR_BACKWARD:
         tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
 
@@ -235,9 +244,11 @@ def walk_back_kernel(
     g,
     total,
     scores,
-    inverse,
+    corrections,
+    x,
     do,
     dv,
+    dbeta,
     dstates,
     dend,
     dstart,
@@ -245,6 +256,7 @@ def walk_back_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -259,8 +271,9 @@ def walk_back_kernel(
 ):
     """Carry the gradient of the state back over the chunks of one sequence, head and block of V.
 
-    ``dX = beta (A^T dO + K_write dS')``, ``dV = dX + R^T dX`` and ``dS = e^total dS' + Q_read^T dO - P_read^T dV``.
-    Writes dV, and dS' of every chunk: the gradient of the state after it.
+    ``dU = D + R^T (beta D)`` with ``D = A^T dO + K_write dS'``, ``dV = beta dU`` and
+    ``dS = e^total dS' + Q_read^T dO - P_read^T dV``. Writes dV, dS' of every chunk, which is the gradient of the state
+    after it, and ``dbeta[block, B, T, HV]``, to be summed over the blocks of V.
     """
     i_v, i_nh = tl.program_id(0), tl.program_id(1)
     i_n, i_h = i_nh // HV, i_nh % HV
@@ -273,7 +286,6 @@ def walk_back_kernel(
     m_s = m_k[:, None] & m_v[None, :]
     o_s = o_k[:, None] * V + o_v[None, :]
     DTYPE: tl.constexpr = q.dtype.element_ty
-    WIDE: tl.constexpr = inverse.dtype.element_ty
 
     b_ds = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_DEND:
@@ -287,33 +299,34 @@ def walk_back_kernel(
         o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
         o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_at = row_v * C + o_j * (HV * C) + o_i
-        b_k = tl.load(k + o_x, mask=m_x, other=0.0).to(WIDE)
-        b_qt = tl.load(q + o_xt, mask=m_xt, other=0.0).to(WIDE)
-        b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0).to(WIDE)
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0).to(WIDE)
-        b_at = tl.load(scores + o_at, mask=m_c[None, :], other=0.0).to(WIDE)
-        b_rt = tl.load(inverse + o_at, mask=m_c[None, :], other=0.0)
+        b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+        b_qt = tl.load(q + o_xt, mask=m_xt, other=0.0)
+        b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_at = tl.load(scores + o_at, mask=m_c[None, :], other=0.0)
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
-        b_dsd = b_ds.to(WIDE)
-        tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd.to(DTYPE), mask=m_s)
+        b_dsd = b_ds.to(DTYPE)
+        tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd, mask=m_s)
         if DECAY == 3:
             b_ds *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_dx = tl.dot(b_k, b_dsd, input_precision=PRECISION)
+        b_du = tl.dot(b_k, b_dsd, input_precision=PRECISION)
         if DECAY == 2:
-            b_dx *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-        b_dx += tl.dot(b_at, b_do, input_precision=PRECISION)
-        b_dx *= b_beta[:, None]
-        b_dv = b_dx + tl.dot(b_rt, b_dx.to(WIDE), input_precision=PRECISION)
+            b_du *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
+        b_du += tl.dot(b_at, b_do, input_precision=PRECISION)
+        b_du += correct(corrections + o_at, stride, m_c[None, :], b_du * b_beta[:, None], DTYPE, PRECISION)
+        b_x = tl.load(x + o_y, mask=m_y, other=0.0)
+        tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_x * b_du, 1), mask=m_c)
+        b_dv = b_du * b_beta[:, None]
         tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
-        b_do *= scale
+        b_do = b_do.to(tl.float32) * scale
         if DECAY == 2:
             b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
             b_do *= b_pre
             b_dv *= b_pre
             b_ds *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
-        b_ds += tl.dot(b_qt, b_do.to(WIDE), input_precision=PRECISION)
-        b_ds -= tl.dot(b_pt, b_dv.to(WIDE), input_precision=PRECISION)
+        b_ds += tl.dot(b_qt, b_do.to(DTYPE), input_precision=PRECISION)
+        b_ds -= dot_halves(b_pt, b_dv, DTYPE, PRECISION)
     tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
 
 
@@ -437,14 +450,13 @@ def key_grad_kernel(
     dq,
     dk,
     dp,
-    dbeta,
     dg,
     cu_seqlens,
     sequence,
     first_chunk,
     scale,
     T,
-    block_stride,
+    stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -458,9 +470,9 @@ def key_grad_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of q, k and p ``[B, T, HV, K]`` for one chunk, head and block of K, and its part of that of beta.
+    """Gradients of q, k and p ``[B, T, HV, K]`` for one chunk, head and block of K, and of the decay.
 
-    ``dbeta[block, B, T, HV]``, and ``dg`` likewise unless decay is by channel, are summed over the blocks afterwards.
+    Unless that is by channel, ``dg[block, B, T, HV]`` is summed over the blocks afterwards.
     """
     i_ck, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
@@ -543,7 +555,7 @@ def key_grad_kernel(
     if DECAY == 2:
         b_dp *= b_pre
         b_dg += tl.cumsum(tl.sum(b_p * b_dp, 1), 0, reverse=True)
-        tl.store(dg + i_k * block_stride + row_v + o_c * HV, b_dg, mask=m_c)
+        tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
     if DECAY == 3:
         b_dp *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dg += span_sums(o_i <= o_j, (b_p * b_dp).to(DTYPE), DTYPE, PRECISION)
@@ -556,7 +568,6 @@ def key_grad_kernel(
         b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
         b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
-    tl.store(dbeta + i_k * block_stride + row_v + o_c * HV, tl.sum(b_k * b_dw, 1), mask=m_c)
     b_dw *= b_beta
     if OWN_ERASE_KEY:
         tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)

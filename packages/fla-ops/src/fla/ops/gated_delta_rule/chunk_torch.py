@@ -21,7 +21,7 @@ from fla.ops._arguments import sum_dtype, ungroup
 from fla.ops._chunks_torch import ChunkLayout
 from fla.ops._decay_torch import ChunkDecay, chunk_decay
 
-CHUNK_SIZE = 64
+CHUNK_SIZE = 32
 
 
 class _Chunks(NamedTuple):

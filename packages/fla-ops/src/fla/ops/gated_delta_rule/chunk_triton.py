@@ -10,7 +10,7 @@ import triton
 from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
 from fla.ops.gated_delta_rule import chunk_kernels as kernels
-from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile
+from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.utils._tiles import Block, tile_key
 
 
@@ -77,7 +77,7 @@ class _Walked(NamedTuple):
     total: torch.Tensor | None
     """Decay over each chunk ``[M, HV, K]`` if by channel."""
     scores: torch.Tensor
-    inverse: torch.Tensor
+    corrections: torch.Tensor
 
     def constants(self, constants: dict[str, Any]) -> dict[str, Any]:
         """Those of a kernel over these operands: what is decayed is there for each value head."""
@@ -116,13 +116,13 @@ def chunk_gated_delta_rule_fwd_triton(
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, and scores and inverses ``[B, T, HV, C]``."""
+    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, and scores and corrections ``[B, T, HV, C]``."""
     call = _call(q, k, v, beta, g, p, cu_seqlens)
     walked = _pairs(call, scale)
     o = torch.empty_like(call.v)
     final_state = q.new_empty(call.chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
     _walk(call, walked, initial_state, scale, o=o, end=final_state)
-    return o, final_state, walked.scores, walked.inverse
+    return o, final_state, walked.scores, walked.corrections
 
 
 def chunk_gated_delta_rule_bwd_triton(
@@ -134,7 +134,7 @@ def chunk_gated_delta_rule_bwd_triton(
     p: torch.Tensor | None,
     initial_state: torch.Tensor | None,
     scores: torch.Tensor,
-    inverse: torch.Tensor,
+    corrections: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -152,16 +152,15 @@ def chunk_gated_delta_rule_bwd_triton(
     call = _call(q, k, v, beta, g, p, cu_seqlens)
     chunks, tile, (key_dim, value_dim) = call.chunks, call.tile, call.dims
     # Operands decayed by channel take more memory than all that is kept: they are made again.
-    walked = _pairs(call, scale) if call.decay == 3 else _Walked(call.q, call.k, call.p, None, scores, inverse)
+    walked = _pairs(call, scale) if call.decay == 3 else _Walked(call.q, call.k, call.p, None, scores, corrections)
     do = do.contiguous()
     states, dstates = (q.new_empty(chunks.total, call.heads[1], key_dim, value_dim) for _ in range(2))
     x, dv = torch.empty_like(call.v), torch.empty_like(call.v)
     _walk(call, walked, initial_state, scale, x=x, states=states)
-    dinitial_state = _walk_back(call, walked, do, dfinal_state, scale, dv, dstates)
+    dbeta, dinitial_state = _walk_back(call, walked, x, do, dfinal_state, scale, dv, dstates)
 
     blocks = triton.cdiv(key_dim, tile.key_grad.k)
     dq, dk, dp = (q.new_empty(*v.shape[:3], key_dim) if wanted else None for wanted in (True, True, p is not None))
-    dbeta = q.new_empty(blocks, *v.shape[:3], dtype=torch.float32)
     # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
     dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
     dscores, dpairs = torch.empty_like(walked.scores), torch.empty_like(walked.scores)
@@ -201,12 +200,11 @@ def chunk_gated_delta_rule_bwd_triton(
         dq,
         dk,
         dp,
-        dbeta,
         dg,
         *call.where,
         scale,
         call.total,
-        dbeta[0].numel(),
+        v.shape[0] * v.shape[1] * v.shape[2],
         V=value_dim,
         LEVELS=tile.levels,
         BV=tile.key_grad.v,
@@ -223,7 +221,7 @@ def chunk_gated_delta_rule_bwd_triton(
         ungroup(dq, q),
         ungroup(dk, k),
         dv,
-        (dbeta[0] if blocks == 1 else dbeta.sum(0)).to(beta.dtype),
+        dbeta.to(beta.dtype),
         dg_,
         None if p is None or dp is None else ungroup(dp, p),
         dinitial_state,
@@ -234,7 +232,7 @@ def _pairs(call: _Call, scale: float) -> _Walked:
     """What pairs of steps have to do with each other, and the operands of the walks."""
     tile, like = call.tile, call.v.shape[:3]
     scores = call.q.new_empty(*like, tile.chunk)
-    inverse = torch.empty_like(scores, dtype=tile.walk_dtype(scores.dtype))
+    corrections = scores.new_empty(halves(scores.dtype), *scores.shape)
     q, k, p, total = call.q, call.k, call.p, None
     if call.decay == 3:
         q, k, p = (call.q.new_empty(*like, call.dims[0]) for _ in range(3))
@@ -247,7 +245,7 @@ def _pairs(call: _Call, scale: float) -> _Walked:
         call.g,
         call.spans,
         scores,
-        inverse,
+        corrections,
         q,
         p,
         k,
@@ -255,11 +253,12 @@ def _pairs(call: _Call, scale: float) -> _Walked:
         *call.where,
         scale,
         call.total,
+        scores.numel(),
         LEVELS=tile.levels,
         INVERSE_PRECISION=inverse_precision(scores.dtype),
         **call.constants(tile.pairs),
     )
-    return _Walked(q, k, p, total, scores, inverse)
+    return _Walked(q, k, p, total, scores, corrections)
 
 
 def _walk(
@@ -284,7 +283,7 @@ def _walk(
         call.g,
         walked.total,
         walked.scores,
-        walked.inverse,
+        walked.corrections,
         o,
         x,
         states,
@@ -294,6 +293,7 @@ def _walk(
         chunks.first_chunk,
         scale,
         call.total,
+        walked.scores.numel(),
         V=call.dims[1],
         BV=block.v,
         HAS_START=initial_state is not None,
@@ -305,16 +305,19 @@ def _walk(
 def _walk_back(
     call: _Call,
     walked: _Walked,
+    x: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     scale: float,
     dv: torch.Tensor,
     dstates: torch.Tensor,
-) -> torch.Tensor:
-    """Fill dv and the gradients of the states after each chunk; returns those of the initial states."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Fill dv and the gradients of the states after each chunk; returns those of beta and of the initial states."""
     block, chunks = call.tile.walk, call.chunks
+    blocks, rows = triton.cdiv(call.dims[1], block.v), call.v.shape[:3]
+    dbeta = call.q.new_empty(blocks, *rows, dtype=torch.float32)
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
-    kernels.walk_back_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
+    kernels.walk_back_kernel[(blocks, chunks.sequences * call.heads[1])](
         walked.q,
         walked.k,
         walked.p,
@@ -322,9 +325,11 @@ def _walk_back(
         call.g,
         walked.total,
         walked.scores,
-        walked.inverse,
+        walked.corrections,
+        x,
         do,
         dv,
+        dbeta,
         dstates,
         None if dfinal_state is None else dfinal_state.contiguous(),
         dstart,
@@ -332,9 +337,10 @@ def _walk_back(
         chunks.first_chunk,
         scale,
         call.total,
+        walked.scores.numel(),
         V=call.dims[1],
         BV=block.v,
         HAS_DEND=dfinal_state is not None,
         **walked.constants(call.constants(block)),
     )
-    return dstart
+    return dbeta[0] if blocks == 1 else dbeta.sum(0), dstart

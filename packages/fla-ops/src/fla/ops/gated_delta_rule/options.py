@@ -12,8 +12,8 @@ EPSILON = 1e-6
 
 def unit(x: torch.Tensor) -> torch.Tensor:
     """``x / |x|`` over the last dimension, computed in float32 (float64 for float64), in the dtype of x."""
-    wide = x.to(sum_dtype(x))
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + EPSILON)).to(x.dtype)
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=sum_dtype(x))
+    return (x * torch.rsqrt(norm.square() + EPSILON)).to(x.dtype)
 
 
 def write_strength(beta: torch.Tensor, use_sigmoid: bool, allow_neg_eigval: bool) -> torch.Tensor:

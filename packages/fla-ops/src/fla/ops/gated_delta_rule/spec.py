@@ -103,7 +103,7 @@ SPEC = Spec(
 
 
 #: With head dimension 256 the state and an operand of a chunk fill the registers between them.
-AOT_SPILL_ALLOWANCE = {"walk_kernel": 864, "walk_back_kernel": 448, "pair_grad_kernel": 160}
+AOT_SPILL_ALLOWANCE = {"pairs_kernel": 112, "walk_kernel": 864, "walk_back_kernel": 448, "pair_grad_kernel": 160}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -12,20 +12,19 @@ from fla.utils._tiles import Block, TileKey, TileTable, power_of_two
 WIDEST = 256
 
 
+def halves(dtype: torch.dtype) -> int:
+    """Of how many matrices the corrections of a chunk are the sum."""
+    return 1 if dtype == torch.float32 else 2
+
+
 class ChunkTile(NamedTuple):
     """The chunk length, a power of two, and the block of each kernel."""
 
     chunk: int
-    wide: bool
-    """Whether the walk multiplies in float32 whatever the operands are."""
     pairs: Block
     walk: Block
     pair_grad: Block
     key_grad: Block
-
-    def walk_dtype(self, operands: torch.dtype) -> torch.dtype:
-        """The dtype in which the walk over chunks multiplies."""
-        return torch.float32 if self.wide else operands
 
     @property
     def levels(self) -> int:
@@ -39,13 +38,12 @@ def chunk_tile(key: TileKey) -> ChunkTile:
     if key.dtype_bytes == 4:
         narrow = Block(32, 32, 4, 1)
         walk = Block(k, 16 if k > 128 or 0 < key.arch < 90 else 32, 4, 1)
-        return ChunkTile(16, False, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
+        return ChunkTile(16, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
     walk_v = 64 if k <= 128 else 32
     if 0 < key.arch < 90:
         block = Block(64, 64, 4, 2)
         return ChunkTile(
             chunk=64,
-            wide=k <= 32,
             pairs=block._replace(stages=1),
             walk=Block(k, walk_v, 4, 1),
             pair_grad=block._replace(stages=1),
@@ -53,7 +51,6 @@ def chunk_tile(key: TileKey) -> ChunkTile:
         )
     return ChunkTile(
         chunk=64,
-        wide=k <= 32,
         pairs=Block(64, 64, 4, 2),
         walk=Block(max(k, 64), walk_v, 4, 2 if k <= 128 else 1),
         pair_grad=Block(64, 64, 4, 2),

@@ -7,6 +7,7 @@ chunk's start or end; ``walk_kernel`` carries the state:
     Y = A_read S + A_k V        W = Y + R Y        O = scale Q_read S + Q_k V + Q_b W
     S' = e^total S + K_write^T V + B_write^T W
 
+R, Y and W are sums of two halves where operands have half precision: see ``gated_delta_rule/chunk_kernels.py``.
 Queries read after a step's own decay, a before it. Every exponent is a sum of log decays over a span of steps; none is
 the difference of two sums, and none is positive. Letters as in ``_chunks_kernels.py``.
 """
@@ -16,7 +17,10 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
+    correct,
+    dot_halves,
     half_pairs,
+    halves,
     load_decay,
     locate_chunk,
     locate_sequence,
@@ -72,7 +76,7 @@ def pairs_kernel(
     scores_qk,
     scores_qb,
     scores_ak,
-    inverse,
+    corrections,
     q_read,
     a_read,
     k_write,
@@ -83,6 +87,7 @@ def pairs_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     K: tl.constexpr,
     C: tl.constexpr,
@@ -141,7 +146,10 @@ def pairs_kernel(
         tl.store(a_read + o_x, (tl.load(a + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE), mask=m_x)
     tl.store(scores_ak + o_s, b_ak.to(DTYPE), mask=m_s)
     b_r = unit_lower_inverse(-b_ab, o_i, o_j, LEVELS, INVERSE_PRECISION)
-    tl.store(inverse + o_s, tl.where(o_i > o_j, b_r, 0.0).to(inverse.dtype.element_ty), mask=m_s)
+    b_hi, b_lo = halves(tl.where(o_i > o_j, b_r, 0.0), DTYPE)
+    tl.store(corrections + o_s, b_hi, mask=m_s)
+    if DTYPE != tl.float32:
+        tl.store(corrections + stride + o_s, b_lo, mask=m_s)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -155,7 +163,7 @@ def walk_kernel(
     scores_qk,
     scores_qb,
     scores_ak,
-    inverse,
+    corrections,
     o,
     w,
     states,
@@ -165,6 +173,7 @@ def walk_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
@@ -189,7 +198,6 @@ def walk_kernel(
     m_s = m_k[:, None] & m_v[None, :]
     o_s = o_k[:, None] * V + o_v[None, :]
     DTYPE: tl.constexpr = v.dtype.element_ty
-    WIDE: tl.constexpr = inverse.dtype.element_ty
 
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:
@@ -201,30 +209,29 @@ def walk_kernel(
         o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
         o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_a, m_a = row * C + o_i * (H * C) + o_j, m_c[:, None]
-        b_sd = b_s.to(WIDE)
-        b_v = tl.load(v + o_y, mask=m_y, other=0.0).to(WIDE)
-        b_a = tl.load(a_read + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_sd = b_s.to(DTYPE)
+        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
+        b_a = tl.load(a_read + o_x, mask=m_x, other=0.0)
         b_y = tl.dot(b_a, b_sd, input_precision=PRECISION)
-        b_ak = tl.load(scores_ak + o_a, mask=m_a, other=0.0).to(WIDE)
+        b_ak = tl.load(scores_ak + o_a, mask=m_a, other=0.0)
         b_y += tl.dot(b_ak, b_v, input_precision=PRECISION)
-        b_r = tl.load(inverse + o_a, mask=m_a, other=0.0)
-        b_w = (b_y + tl.dot(b_r, b_y.to(WIDE), input_precision=PRECISION)).to(WIDE)
+        b_w = b_y + correct(corrections + o_a, stride, m_a, b_y, DTYPE, PRECISION)
         if FOR_BACKWARD:
-            tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_s, b_sd.to(DTYPE), mask=m_s)
+            tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_s, b_sd, mask=m_s)
             tl.store(w + o_y, b_w.to(DTYPE), mask=m_y)
         else:
-            b_q = tl.load(q_read + o_x, mask=m_x, other=0.0).to(WIDE)
+            b_q = tl.load(q_read + o_x, mask=m_x, other=0.0)
             b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
-            b_qk = tl.load(scores_qk + o_a, mask=m_a, other=0.0).to(WIDE)
+            b_qk = tl.load(scores_qk + o_a, mask=m_a, other=0.0)
             b_o += tl.dot(b_qk, b_v, input_precision=PRECISION)
-            b_qb = tl.load(scores_qb + o_a, mask=m_a, other=0.0).to(WIDE)
-            b_o += tl.dot(b_qb, b_w, input_precision=PRECISION)
+            b_qb = tl.load(scores_qb + o_a, mask=m_a, other=0.0)
+            b_o += dot_halves(b_qb, b_w, DTYPE, PRECISION)
             tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
         b_s *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_kt = tl.load(k_write + o_xt, mask=m_xt, other=0.0).to(WIDE)
+        b_kt = tl.load(k_write + o_xt, mask=m_xt, other=0.0)
         b_s += tl.dot(b_kt, b_v, input_precision=PRECISION)
-        b_bt = tl.load(b_write + o_xt, mask=m_xt, other=0.0).to(WIDE)
-        b_s += tl.dot(b_bt, b_w, input_precision=PRECISION)
+        b_bt = tl.load(b_write + o_xt, mask=m_xt, other=0.0)
+        b_s += dot_halves(b_bt, b_w, DTYPE, PRECISION)
     if not FOR_BACKWARD:
         tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
 
@@ -239,7 +246,7 @@ def walk_back_kernel(
     scores_qk,
     scores_qb,
     scores_ak,
-    inverse,
+    corrections,
     do,
     dv,
     dy,
@@ -250,6 +257,7 @@ def walk_back_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
@@ -275,7 +283,6 @@ def walk_back_kernel(
     m_s = m_k[:, None] & m_v[None, :]
     o_s = o_k[:, None] * V + o_v[None, :]
     DTYPE: tl.constexpr = do.dtype.element_ty
-    WIDE: tl.constexpr = inverse.dtype.element_ty
 
     b_ds = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_DEND:
@@ -288,28 +295,27 @@ def walk_back_kernel(
         o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
         o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_at, m_at = row * C + o_j * (H * C) + o_i, m_c[None, :]
-        b_dsd = b_ds.to(WIDE)
-        tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_s, b_dsd.to(DTYPE), mask=m_s)
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0).to(WIDE)
-        b_b = tl.load(b_write + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_dsd = b_ds.to(DTYPE)
+        tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_s, b_dsd, mask=m_s)
+        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
+        b_b = tl.load(b_write + o_x, mask=m_x, other=0.0)
         b_dw = tl.dot(b_b, b_dsd, input_precision=PRECISION)
-        b_qbt = tl.load(scores_qb + o_at, mask=m_at, other=0.0).to(WIDE)
+        b_qbt = tl.load(scores_qb + o_at, mask=m_at, other=0.0)
         b_dw += tl.dot(b_qbt, b_do, input_precision=PRECISION)
-        b_rt = tl.load(inverse + o_at, mask=m_at, other=0.0)
-        b_dy = (b_dw + tl.dot(b_rt, b_dw.to(WIDE), input_precision=PRECISION)).to(WIDE)
+        b_dy = b_dw + correct(corrections + o_at, stride, m_at, b_dw, DTYPE, PRECISION)
         tl.store(dy + o_y, b_dy.to(DTYPE), mask=m_y)
-        b_k = tl.load(k_write + o_x, mask=m_x, other=0.0).to(WIDE)
+        b_k = tl.load(k_write + o_x, mask=m_x, other=0.0)
         b_dv = tl.dot(b_k, b_dsd, input_precision=PRECISION)
-        b_qkt = tl.load(scores_qk + o_at, mask=m_at, other=0.0).to(WIDE)
+        b_qkt = tl.load(scores_qk + o_at, mask=m_at, other=0.0)
         b_dv += tl.dot(b_qkt, b_do, input_precision=PRECISION)
-        b_akt = tl.load(scores_ak + o_at, mask=m_at, other=0.0).to(WIDE)
-        b_dv += tl.dot(b_akt, b_dy, input_precision=PRECISION)
+        b_akt = tl.load(scores_ak + o_at, mask=m_at, other=0.0)
+        b_dv += dot_halves(b_akt, b_dy, DTYPE, PRECISION)
         tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
         b_ds *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_qt = tl.load(q_read + o_xt, mask=m_xt, other=0.0).to(WIDE)
-        b_ds += tl.dot(b_qt, (b_do * scale).to(WIDE), input_precision=PRECISION)
-        b_at = tl.load(a_read + o_xt, mask=m_xt, other=0.0).to(WIDE)
-        b_ds += tl.dot(b_at, b_dy, input_precision=PRECISION)
+        b_qt = tl.load(q_read + o_xt, mask=m_xt, other=0.0)
+        b_ds += tl.dot(b_qt, (b_do * scale).to(DTYPE), input_precision=PRECISION)
+        b_at = tl.load(a_read + o_xt, mask=m_xt, other=0.0)
+        b_ds += dot_halves(b_at, b_dy, DTYPE, PRECISION)
     tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
 
 

@@ -8,7 +8,7 @@ import torch
 import triton
 
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
-from fla.ops.gated_delta_rule.tiles import WIDEST, ChunkTile
+from fla.ops.gated_delta_rule.tiles import WIDEST, ChunkTile, halves
 from fla.ops.generalized_delta_rule import chunk_kernels as kernels
 from fla.ops.generalized_delta_rule.tiles import CHUNK_TILES
 from fla.utils._tiles import Block, tile_key
@@ -59,7 +59,7 @@ class _Call(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """What the walks over chunks take: operands with their decay to the chunk's start or end, scores and inverses."""
+    """What the walks over chunks take: operands with their decay to the chunk's ends, scores and corrections."""
 
     q: torch.Tensor
     a: torch.Tensor
@@ -70,7 +70,7 @@ class _Pairs(NamedTuple):
     qk: torch.Tensor
     qb: torch.Tensor
     ak: torch.Tensor
-    inverse: torch.Tensor
+    corrections: torch.Tensor
 
 
 def _call(
@@ -201,7 +201,7 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
     heads, key_dim, _ = call.dims
     tile = call.tile
     qk, qb, ak = (call.q.new_empty(*call.q.shape[:3], tile.chunk) for _ in range(3))
-    inverse = torch.empty_like(qk, dtype=tile.walk_dtype(qk.dtype))
+    corrections = qk.new_empty(halves(qk.dtype), *qk.shape)
     q, a, k, b = (torch.empty_like(call.q) for _ in range(4))
     total = call.q.new_empty(call.chunks.total, heads, key_dim, dtype=torch.float32)
     kernels.pairs_kernel[(call.chunks.total, heads)](
@@ -214,7 +214,7 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
         qk,
         qb,
         ak,
-        inverse,
+        corrections,
         q,
         a,
         k,
@@ -223,13 +223,14 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
         *call.where,
         scale,
         call.total,
+        qk.numel(),
         K=key_dim,
         LEVELS=tile.levels,
         BK=tile.pairs.k,
         INVERSE_PRECISION=inverse_precision(qk.dtype),
         **call.constants(tile.pairs),
     )
-    return _Pairs(q, a, k, b, total, qk, qb, ak, inverse)
+    return _Pairs(q, a, k, b, total, qk, qb, ak, corrections)
 
 
 def _walk(
@@ -255,7 +256,7 @@ def _walk(
         pairs.qk,
         pairs.qb,
         pairs.ak,
-        pairs.inverse,
+        pairs.corrections,
         o,
         w,
         states,
@@ -265,6 +266,7 @@ def _walk(
         call.chunks.first_chunk,
         scale,
         call.total,
+        pairs.qk.numel(),
         K=key_dim,
         V=value_dim,
         BK=block.k,
@@ -297,7 +299,7 @@ def _walk_back(
         pairs.qk,
         pairs.qb,
         pairs.ak,
-        pairs.inverse,
+        pairs.corrections,
         do,
         dv,
         dy,
@@ -308,6 +310,7 @@ def _walk_back(
         call.chunks.first_chunk,
         scale,
         call.total,
+        pairs.qk.numel(),
         K=key_dim,
         V=value_dim,
         BK=block.k,

@@ -7,10 +7,12 @@ from fla.utils._tiles import TileKey, TileTable
 
 
 def _chunk_tile(key: TileKey) -> ChunkTile:
-    """Those of the gated delta rule, but fewer values beside wide keys: the walk has twice the operands."""
+    """Those of the gated delta rule, but less for wide keys: the walk has twice the operands."""
     tile = chunk_tile(key)
     walk = tile.walk
-    return tile._replace(walk=walk._replace(v=min(walk.v, 32))) if walk.k >= 128 else tile
+    if walk.k < 128:
+        return tile
+    return tile._replace(walk=walk._replace(stages=1, v=max(16, walk.v // 2) if 0 < key.arch < 90 else walk.v))
 
 
 CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)

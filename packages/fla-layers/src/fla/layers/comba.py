@@ -1,0 +1,117 @@
+"""Comba (arXiv 2506.02475) as a layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fla.layers._delta import DecayingDeltaHeads, head_value_dim
+from fla.layers.base import Call
+from fla.modules import l2_norm
+from fla.ops.comba import chunk_comba, fused_recurrent_comba
+from fla.ops.gated_delta_rule import fused_gdn_gate
+from fla.ops.gated_delta_rule.options import write_strength
+
+
+class Comba(DecayingDeltaHeads):
+    r"""The gated delta rule that corrects in part, and reads what it has not corrected (arXiv 2506.02475).
+
+    .. math::
+        S_t = e^{g_t} (I - \beta_t k_t p_t^\top)\, S_{t-1} + \beta_t k_t v_t^\top, \qquad
+        o_t = S_t^\top (q_t - D\, p_t) / \sqrt{K}, \qquad p_t = \mathrm{sigmoid}(b)\, k_t, \\
+        g_t = -e^{A} \cdot \mathrm{softplus}(W_a x_t + dt), \qquad \beta_t = \mathrm{sigmoid}(W_b x_t)
+
+    per value head, with queries and keys divided by their norms; then RMS norm per head, the output gate and the output
+    projection. The state is kept in float32, ``[N, num_v_heads, K, V]``; g and beta are computed in float32.
+
+    Args:
+        hidden_size: channels in and out.
+        expand_v: value channels of a head over ``head_dim``.
+        head_dim: key channels of a head.
+        num_heads: query and key heads.
+        num_v_heads: value heads, a multiple of ``num_heads``; as many unless given.
+        mode: ``"chunk"`` or ``"fused_recurrent"``; ``"fused_chunk"`` is another name of the first. Short calls
+            outside training take the recurrent form in any mode.
+        use_short_conv: a short causal convolution on queries, keys and values, which SiLU follows with and without it.
+        use_output_gate: gate the output.
+        use_output_correction: learn D of each head; 0 without.
+        use_inner_decay: learn b of each head, the parameter ``decay``; p is k without.
+        correction_factor: what D starts from.
+        conv_size: width of the convolution.
+        conv_bias: whether it has a bias.
+        layer_idx: the layer's place in the cache.
+        norm_eps: added to the mean square in the norm of the output.
+
+    Raises:
+        ValueError: an unknown mode, or sizes that do not fit.
+    """
+
+    decay: nn.Parameter
+    D: nn.Parameter
+
+    def __init__(
+        self,
+        hidden_size: int = 2048,
+        expand_v: float = 2,
+        head_dim: int = 256,
+        num_heads: int = 6,
+        num_v_heads: int | None = None,
+        mode: str = "chunk",
+        use_short_conv: bool = True,
+        use_output_gate: bool = True,
+        use_output_correction: bool = True,
+        use_inner_decay: bool = True,
+        correction_factor: float = 1.0,
+        conv_size: int = 4,
+        conv_bias: bool = False,
+        layer_idx: int | None = None,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        super().__init__(hidden_size, layer_idx)
+        self.add_heads(
+            mode,
+            num_heads,
+            num_v_heads,
+            head_dim,
+            head_value_dim(head_dim, expand_v),
+            use_short_conv,
+            conv_size,
+            conv_bias,
+        )
+        self.use_output_correction = use_output_correction
+        self.use_inner_decay = use_inner_decay
+        self.correction_factor = correction_factor
+        self.b_proj = nn.Linear(hidden_size, self.num_v_heads, bias=False)
+        self.add_decay()
+        self.add_parameters(self._initial_feedback())
+        self.add_output(use_output_gate, norm_eps, "sigmoid")
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """What the decay, drawn afresh, and the parts of the keys start from, by name."""
+        return super().initial_values(num_hidden_layers) | self._initial_feedback()
+
+    def _initial_feedback(self) -> dict[str, torch.Tensor]:
+        parameters = {"decay": 1.0} if self.use_inner_decay else {}
+        if self.use_output_correction:
+            parameters["D"] = float(self.correction_factor)
+        return {name: torch.full((self.num_heads,), value) for name, value in parameters.items()}
+
+    def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Queries, keys, values, decay and write strengths of x, the recurrence, and the gated output."""
+        q, k, v, conv_state = self.heads(x, call)
+        q, k = l2_norm(q), l2_norm(k)
+        p = k * self.decay.sigmoid().unsqueeze(-1) if self.use_inner_decay else k
+        a = self.a_proj(x)
+        o, state = (fused_recurrent_comba if self.is_recurrent(call) else chunk_comba)(
+            q=q - p * self.D.unsqueeze(-1) if self.use_output_correction else q,
+            k=k,
+            v=v,
+            p=p,
+            g=fused_gdn_gate(a, self.A_log, self.dt_bias, torch.promote_types(a.dtype, torch.float32)),
+            beta=write_strength(self.b_proj(x), True, False),
+            initial_state=call.read("recurrent_state"),
+            output_final_state=call.writes,
+            cu_seqlens=call.cu_seqlens,
+        )
+        call.write(recurrent_state=state, conv_state=conv_state)
+        return (self.output(o, x),)

@@ -1,0 +1,146 @@
+"""The models of transformers itself that look for ``fla``: they run on our functions, and as they run on their own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import import_utils
+
+import fla.ops.gated_delta_rule.api
+import fla.ops.kda.api
+from fla.modules import FusedRMSNormGated, ShortConvolution
+from fla.utils.numerics import assert_close
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+    "eos_token_id": None,
+    "pad_token_id": 0,
+}
+#: The layers of ``SMALL`` that are to call us.
+LINEAR_LAYERS = 2
+HEADS = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 12,
+    "linear_value_head_dim": 8,
+}
+# All experts see all tokens: which of them are chosen must not hang on the last bit.
+EXPERTS = {"num_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+LATENTS = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
+GDN, KDA = fla.ops.gated_delta_rule.api, fla.ops.kda.api
+TIGHT = 2e-5
+
+
+class Ported(NamedTuple):
+    """A model of transformers: its folder, class stem and config, and the module whose functions it is to call."""
+
+    folder: str
+    stem: str
+    config: dict[str, Any]
+    api: ModuleType
+
+    def load(self, monkeypatch: pytest.MonkeyPatch, with_us: bool) -> PreTrainedModel:
+        """The model in float32, imported as where there is a GPU, with ``fla`` or where it is not installed."""
+        name = f"transformers.models.{self.folder}.modeling_{self.folder}"
+        with monkeypatch.context() as patch:
+            patch.delitem(sys.modules, name, raising=False)
+            if not with_us:
+                patch.setitem(sys.modules, "fla", None)
+            # Releases such as 5.6 ask whether there is a GPU, and build our norm there; later ones just import.
+            patch.setattr(import_utils, "is_flash_linear_attention_available", lambda: with_us)
+            patch.setattr(torch.cuda, "current_device", lambda: "cpu")
+            model_class = getattr(importlib.import_module(name), f"{self.stem}ForCausalLM")
+            torch.manual_seed(0)
+            return model_class(model_class.config_class(**{**SMALL, **self.config})).eval()  # type: ignore[no-any-return]
+
+
+MODELS = [
+    Ported(
+        "qwen3_next", "Qwen3Next", {**HEADS, **EXPERTS, "head_dim": 16, "shared_expert_intermediate_size": 16}, GDN
+    ),
+    Ported("qwen3_5", "Qwen3_5", {**HEADS, "head_dim": 16}, GDN),
+    Ported("olmo_hybrid", "OlmoHybrid", {**HEADS, "linear_num_key_heads": 4}, GDN),
+    Ported("kimi_linear", "KimiLinear", {**EXPERTS, **LATENTS, "linear_num_heads": 2, "linear_head_dim": 12}, KDA),
+]
+#: Some came to transformers later than others.
+INSTALLED = [model for model in MODELS if find_spec(f"transformers.models.{model.folder}")]
+every_model = pytest.mark.parametrize("ported", INSTALLED, ids=lambda model: model.folder)
+
+
+def tokens(steps: int) -> torch.Tensor:
+    return torch.randint(3, 64, (2, steps), generator=torch.Generator().manual_seed(steps))
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, api: ModuleType) -> Counter[str]:
+    """What the public functions of ``api`` run, counted as it is called."""
+    calls: Counter[str] = Counter()
+    for form, name in (("chunk", "run_chunk_gated_delta_rule"), ("recurrent", "run_recurrent_delta_rule")):
+
+        def counted(*args: Any, form: str = form, run: Any = getattr(api, name), **kwargs: Any) -> Any:
+            calls[form] += 1
+            return run(*args, **kwargs)
+
+        monkeypatch.setattr(api, name, counted)
+    return calls
+
+
+@every_model
+def test_training_runs_on_us(ported: Ported, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = (ported.load(monkeypatch, with_us).train() for with_us in (False, True))
+    ours.load_state_dict(theirs.state_dict())
+    calls, ids = count_calls(monkeypatch, ported.api), tokens(70)
+    expected = theirs(ids, labels=ids)
+    assert not calls
+    got = ours(ids, labels=ids)
+    assert calls == {"chunk": LINEAR_LAYERS}
+    assert_close("logits", expected.logits, got.logits, TIGHT)
+    expected.loss.backward()
+    got.loss.backward()
+    gradients = dict(theirs.named_parameters())
+    for name, parameter in ours.named_parameters():
+        if gradients[name].grad is not None:
+            assert_close(name, gradients[name].grad, parameter.grad, 1e-4)
+
+
+@every_model
+@torch.inference_mode()
+def test_generation_runs_on_us(ported: Ported, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = (ported.load(monkeypatch, with_us) for with_us in (False, True))
+    ours.load_state_dict(theirs.state_dict())
+    options = {"max_new_tokens": 5, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[0, :6] = 0
+    expected = theirs.generate(tokens(20), attention_mask=mask, **options)
+    calls = count_calls(monkeypatch, ported.api)
+    got = ours.generate(tokens(20), attention_mask=mask, **options)
+    assert calls == {"chunk": LINEAR_LAYERS, "recurrent": 4 * LINEAR_LAYERS}
+    assert torch.equal(expected.sequences, got.sequences)
+    assert_close("logits", torch.stack(expected.logits), torch.stack(got.logits), TIGHT)
+
+
+@pytest.mark.parametrize("activation", ["silu", "sigmoid"])
+def test_older_releases_build_their_norm_and_convolution_of_us(activation: str) -> None:
+    x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    norm = FusedRMSNormGated(16, eps=1e-5, activation=activation, device=torch.device("cpu"), dtype=torch.float32)
+    gate = {"silu": torch.nn.functional.silu, "sigmoid": torch.sigmoid}[activation]
+    assert_close("norm", torch.nn.functional.rms_norm(x, (16,), eps=1e-5) * gate(-x), norm(x, -x), 1e-5)
+    convolution = ShortConvolution(hidden_size=16, kernel_size=4, bias=False, activation="silu")
+    whole, _ = convolution(x, cache=None, output_final_state=True)
+    first, cache = convolution(x[:, :4], cache=None, output_final_state=True)
+    last, _ = convolution(x[:, 4:], cache=cache, output_final_state=True)
+    assert_close("convolution", whole, torch.cat([first, last], 1), 1e-5)

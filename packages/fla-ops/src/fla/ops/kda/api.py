@@ -1,0 +1,197 @@
+"""The public functions of Kimi delta attention: what they compute and accept."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._arguments import check_heads, sum_dtype
+from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
+from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
+from fla.ops.gated_delta_rule.options import unit, write_strength
+from fla.ops.kda.gate import check_lower_bound, fused_kda_gate
+from fla.ops.kda.reference import naive_recurrent_kda
+from fla.utils._backend import choose_backend
+
+
+def chunk_kda(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm_in_kernel: bool = False,
+    use_gate_in_kernel: bool = False,
+    use_beta_sigmoid_in_kernel: bool = False,
+    allow_neg_eigval: bool = False,
+    safe_gate: bool = False,
+    lower_bound: float | None = None,
+    disable_recompute: bool = False,
+    return_intermediate_states: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    cu_seqlens_cpu: torch.Tensor | None = None,
+    A_log: torch.Tensor | None = None,
+    dt_bias: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""Kimi delta attention over whole sequences, chunk by chunk (arXiv 2510.26692).
+
+    .. math::
+        S_t = (I - \beta_t k_t k_t^\top)\, \mathrm{diag}(e^{g_t})\, S_{t-1} + \beta_t k_t v_t^\top, \qquad
+        o_t = scale \cdot S_t^\top q_t
+
+    The state, the decay and every sum are accumulated in float32 (float64 for float64 inputs); exponents are
+    always sums of decays, so decays of any strength are safe. Differentiable once in every floating argument.
+
+    Args:
+        q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
+        k: keys ``[B, T, H, K]``; the state stays bounded where ``beta |k|^2`` is at most 2.
+        v: values ``[B, T, HV, V]``, HV a multiple of H: value heads ``i * HV / H`` and following share query head i.
+        g: log decay of each step and key channel ``[B, T, HV, K]``, natural logarithm, at most 0; any floating dtype.
+        beta: write strength of each step ``[B, T, HV]``, any floating dtype.
+        scale: factor on the scores, ``K ** -0.5`` unless given.
+        initial_state: state before the first step ``[N, HV, K, V]``; N is B, or the number of packed sequences.
+        output_final_state: also return the state after the last step.
+        use_qk_l2norm_in_kernel: divide q and k by their norms, in float32.
+        use_gate_in_kernel: g is what :func:`fused_kda_gate` makes the decay of, with ``A_log`` and ``dt_bias``.
+        use_beta_sigmoid_in_kernel: take the sigmoid of beta.
+        allow_neg_eigval: double that sigmoid, so that the state's transition may have eigenvalues down to -1.
+        safe_gate: the decay ends at ``lower_bound``, which the gate in the op then needs. Of a g that is final
+            already it is a promise, and nothing is gained by it: these kernels are safe and as fast without.
+        lower_bound: where log decays end, below 0; none unless given.
+        disable_recompute: nothing depends on it: what the backward pass keeps is the kernels' choice.
+        return_intermediate_states: must be False; the states between chunks are not to be had yet.
+        state_v_first: states are ``[N, HV, V, K]``.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
+        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        A_log: logarithm of the decay's rate ``[HV]``; with a lower bound the rate is 1 unless given.
+        dt_bias: the gate's bias ``[HV * K]``; none unless given.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype.
+        ValueError: an argument of the wrong shape, on another device, a gate without its parameters or with some it
+            does not use, or a backend that cannot run here.
+    """
+    if return_intermediate_states:
+        raise ValueError("return_intermediate_states: expected False, the states between chunks are not returned yet")
+    others = {"g": (g, "B T HV K"), "beta": (beta, "B T HV")}
+    scale = check_heads(
+        q,
+        k,
+        v,
+        others,
+        scale,
+        initial_state,
+        cu_seqlens,
+        cu_seqlens_cpu=cu_seqlens_cpu,
+        state_v_first=state_v_first,
+        grouped=True,
+    )
+    chosen = choose_backend(q, backend)
+    beta = write_strength(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    g = _log_decay(v, g, use_gate_in_kernel, A_log, dt_bias, lower_bound, safe_gate)
+    if use_qk_l2norm_in_kernel:
+        q, k = unit(q), unit(k)
+    if chosen == "reference":
+        return naive_recurrent_kda(
+            q, k, v, g, beta, scale, initial_state, output_final_state, state_v_first, cu_seqlens
+        )
+    return run_chunk_gated_delta_rule(
+        q, k, v, beta, g, None, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen
+    )
+
+
+def fused_recurrent_kda(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    beta: torch.Tensor,
+    A_log: torch.Tensor | None = None,
+    dt_bias: torch.Tensor | None = None,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    use_qk_l2norm_in_kernel: bool = False,
+    use_gate_in_kernel: bool = False,
+    use_beta_sigmoid_in_kernel: bool = False,
+    allow_neg_eigval: bool = False,
+    lower_bound: float | None = None,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""Kimi delta attention one step after the other: for decoding and short sequences (arXiv 2510.26692).
+
+    .. math::
+        S'_t = \mathrm{diag}(e^{g_t})\, S_{t-1}, \qquad
+        S_t = S'_t + \beta_t k_t (v_t - S'^\top_t k_t)^\top, \qquad o_t = scale \cdot S_t^\top q_t
+
+    Arguments, precision, results and errors are those of :func:`chunk_kda`:
+
+    Args:
+        q: queries ``[B, T, H, K]``.
+        k: keys ``[B, T, H, K]``.
+        v: values ``[B, T, HV, V]``.
+        g: log decay of each step and key channel ``[B, T, HV, K]``.
+        beta: write strength of each step ``[B, T, HV]``.
+        A_log: logarithm of the decay's rate ``[HV]``.
+        dt_bias: the gate's bias ``[HV * K]``.
+        scale: factor on the scores, ``K ** -0.5`` unless given.
+        initial_state: ``[N, HV, K, V]``.
+        output_final_state: also return the last state.
+        use_qk_l2norm_in_kernel: divide q and k by their norms.
+        use_gate_in_kernel: g is what :func:`fused_kda_gate` makes the decay of.
+        use_beta_sigmoid_in_kernel: take the sigmoid of beta.
+        allow_neg_eigval: double that sigmoid.
+        lower_bound: where the decay that the gate in the op makes ends.
+        state_v_first: states are ``[N, HV, V, K]``.
+        cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+
+    Returns:
+        ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+    """
+    others = {"g": (g, "B T HV K"), "beta": (beta, "B T HV")}
+    scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
+    chosen = choose_backend(q, backend)
+    beta = write_strength(beta, use_beta_sigmoid_in_kernel, allow_neg_eigval)
+    g = _log_decay(v, g, use_gate_in_kernel, A_log, dt_bias, lower_bound)
+    if use_qk_l2norm_in_kernel:
+        q, k = unit(q), unit(k)
+    if chosen == "reference":
+        return naive_recurrent_kda(
+            q, k, v, g, beta, scale, initial_state, output_final_state, state_v_first, cu_seqlens
+        )
+    return run_recurrent_delta_rule(
+        q, k, v, beta, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen, gk=g
+    )
+
+
+def _log_decay(
+    v: torch.Tensor,
+    g: torch.Tensor,
+    use_gate_in_kernel: bool,
+    A_log: torch.Tensor | None,
+    dt_bias: torch.Tensor | None,
+    lower_bound: float | None,
+    safe_gate: bool = False,
+) -> torch.Tensor:
+    if lower_bound is not None:
+        check_lower_bound(lower_bound)
+    if use_gate_in_kernel:
+        if safe_gate and lower_bound is None:
+            raise ValueError("lower_bound: expected the log decay that a safe_gate ends at, got None")
+        return fused_kda_gate(g, A_log, dt_bias, lower_bound, sum_dtype(v))
+    if A_log is not None or dt_bias is not None:
+        raise ValueError("A_log, dt_bias: used with use_gate_in_kernel=True only")
+    if lower_bound is not None and not safe_gate:
+        raise ValueError("lower_bound: used with use_gate_in_kernel=True or safe_gate=True only")
+    return g

@@ -27,10 +27,12 @@ from fla.layers import (
     KimiDeltaAttention,
     LightNetAttention,
     LinearAttention,
+    Mamba2,
     Mixer,
     MultiScaleRetention,
     ReBasedLinearAttention,
     RWKV6Attention,
+    RWKV7Attention,
     SimpleGatedLinearAttention,
     StateCache,
 )
@@ -96,6 +98,10 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "rwkv6, recurrent": lambda: RWKV6Attention(
         "fused_recurrent", HIDDEN, 1.0, 2.0, 2, gate_fn="sigmoid", elementwise_affine=False, layer_idx=0
     ),
+    "rwkv7": lambda: RWKV7Attention(hidden_size=HIDDEN, head_dim=16, layer_idx=0),
+    "rwkv7, recurrent, wide values, no affine": lambda: RWKV7Attention(
+        "fused_recurrent", HIDDEN, None, 2, 8, 8, 8, elementwise_affine=False, layer_idx=0, value_dim=48
+    ),
     "delta_net": lambda: DeltaNet(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
     "delta_net, recurrent, gate, no convolution": lambda: DeltaNet(
         "fused_recurrent", HIDDEN, 1, 0.5, 2.0, 2, use_gate=True, use_short_conv=False, layer_idx=0
@@ -136,6 +142,13 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     ),
     "comba, recurrent, without its corrections": lambda: Comba(
         HIDDEN, 1, 16, 2, None, "fused_recurrent", False, True, False, False, layer_idx=0
+    ),
+    "mamba2": lambda: Mamba2(head_dim=16, hidden_size=HIDDEN, state_size=8, layer_idx=0),
+    "mamba2, groups, norm before gate": lambda: Mamba2(
+        8, 8, HIDDEN, 12, 2, 2, 3, 0.5, D_has_hdim=True, norm_before_gate=True, use_bias=True, layer_idx=0
+    ),
+    "mamba2, limits, no norm": lambda: Mamba2(
+        None, 12, HIDDEN, 9, 1.5, use_conv_bias=False, rmsnorm=False, dt_limit=(0.01, 0.05), layer_idx=0
     ),
     "linear_attn": lambda: LinearAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
     "linear_attn, hedgehog, normalised": lambda: LinearAttention(
@@ -183,6 +196,7 @@ CONTINUED = [
     "gated_deltaproduct, three steps, grouped heads",
     "kda, lower bound, grouped heads",
     "comba, grouped heads, no gate",
+    "mamba2, groups, norm before gate",
     "gla, convolution, grouped heads",
     "gsa, convolution, grouped heads",
     "hgrn, convolution, recurrent",
@@ -195,7 +209,13 @@ CONTINUED = [
 
 def build(name: str, dtype: torch.dtype = torch.float32) -> Mixer:
     torch.manual_seed(0)
-    return LAYERS[name]().to(dtype).eval()
+    layer = LAYERS[name]()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            # A matrix that starts at zero hides what is behind it.
+            if parameter.ndim == 2 and not parameter.any():
+                parameter.normal_(std=0.2)
+    return layer.to(dtype).eval()
 
 
 def inputs(batch: int, steps: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -214,7 +234,7 @@ def decode(layer: Mixer, x: torch.Tensor, cuts: list[int], mask: torch.Tensor | 
     """The outputs of x fed piece by piece, with the ends of the pieces in ``cuts``."""
     cache, outputs, start = StateCache(), [], 0
     for end in [*cuts, x.shape[1]]:
-        o, _, returned = layer(
+        o, _, returned, *_ = layer(
             x[:, start:end],
             attention_mask=None if mask is None else mask[:, :end],
             past_key_values=cache,
@@ -235,7 +255,7 @@ def test_agrees_with_the_golden_case(path: Path) -> None:
     layer = getattr(fla.layers, about["layer"])(**about["config"])
     layer.load_state_dict({k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")})
     x = tensors["x"].requires_grad_()
-    o, _, _ = layer(x)
+    o, *_ = layer(x)
     assert_close("out", tensors["out"], o, 1e-4)
     if "dx" in tensors:
         (dx,) = torch.autograd.grad(o.square().sum(), x)
@@ -249,7 +269,7 @@ def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pyt
 
     def run(layer: Mixer, x: torch.Tensor) -> list[torch.Tensor]:
         leaf = x.clone().requires_grad_()
-        o, _, _ = layer(leaf)
+        o, *_ = layer(leaf)
         o.square().sum().backward()
         return [o, leaf.grad, *(p.grad for p in layer.parameters())]
 
@@ -265,14 +285,14 @@ def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pyt
 def test_a_padded_batch_equals_each_sequence_alone(name: str, side: str) -> None:
     layer, x, lengths = build(name), inputs(3, 40).requires_grad_(), [40, 9, 1]
     mask = padded(lengths, 40, side)
-    o, _, _ = layer(x, attention_mask=mask)
+    o, *_ = layer(x, attention_mask=mask)
     (dx,) = torch.autograd.grad(o.square().sum(), x)
     assert torch.equal(o[mask == 0], torch.zeros_like(o[mask == 0]))
     assert torch.equal(dx[mask == 0], torch.zeros_like(dx[mask == 0]))
     for n in range(3):
         real = mask[n].bool()
         alone = x[n : n + 1, real].detach().requires_grad_()
-        o_alone, _, _ = layer(alone)
+        o_alone, *_ = layer(alone)
         (dx_alone,) = torch.autograd.grad(o_alone.square().sum(), alone)
         assert_close(f"row {n}", o_alone[0], o[n, real], TIGHT)
         assert_close(f"gradient of row {n}", dx_alone[0], dx[n, real], TIGHT)
@@ -282,8 +302,8 @@ def test_a_padded_batch_equals_each_sequence_alone(name: str, side: str) -> None
 def test_packed_sequences_equal_each_alone_and_win_over_a_mask(name: str) -> None:
     layer, x, ends = build(name).train(), inputs(1, 100), [0, 1, 70, 70, 100]
     cu_seqlens = torch.tensor(ends, dtype=torch.int32)
-    o, _, _ = layer(x, cu_seqlens=cu_seqlens)
-    o_masked, _, _ = layer(x, attention_mask=padded([60], 100, "right"), cu_seqlens=cu_seqlens)
+    o, *_ = layer(x, cu_seqlens=cu_seqlens)
+    o_masked, *_ = layer(x, attention_mask=padded([60], 100, "right"), cu_seqlens=cu_seqlens)
     assert torch.equal(o, o_masked)
     for start, end in zip(ends, ends[1:]):
         if start < end:
@@ -314,8 +334,8 @@ def test_a_cache_is_only_written_when_asked(name: str) -> None:
     layer, x, cache = build(name), inputs(2, 12), StateCache()
     layer(x[:, :10], past_key_values=cache, use_cache=True)
     for steps in (1, 2):
-        first, _, _ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
-        again, _, _ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
+        first, *_ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
+        again, *_ = layer(x[:, 10 : 10 + steps], past_key_values=cache)
         assert cache.get_seq_length(0) == 10
         assert torch.equal(first, again)
         assert_close("read only", layer(x[:, : 10 + steps])[0][:, 10:], first, TIGHT)
@@ -340,7 +360,7 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
     rounded = build(name, torch.bfloat16)
     exact = build(name)
     exact.load_state_dict(rounded.state_dict())
-    o, _, _ = rounded(x.bfloat16())
+    o, *_ = rounded(x.bfloat16())
     assert o.dtype == torch.bfloat16
     assert_close("bfloat16", exact(x.bfloat16().float())[0], o, 0.03)
 
@@ -370,8 +390,8 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         layer(x, cu_seqlens=torch.tensor([0, 20]))
     with pytest.raises(ValueError, match="output_attentions"):
         layer(x, output_attentions=True)
-    with pytest.raises(TypeError, match="v_first"):
-        layer(x, v_first=x)
+    with pytest.raises(TypeError, match="takes no argument v_last"):
+        layer(x, v_last=x)
     layer.layer_idx = None
     with pytest.raises(ValueError, match="layer_idx"):
         layer(x, past_key_values=StateCache())
@@ -407,6 +427,16 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: KimiDeltaAttention(safe_gate=True), "lower_bound: expected.*safe_gate.*got None"),
         (lambda: KimiDeltaAttention(lower_bound=0.5), "lower_bound: expected a log decay below 0, got 0.5"),
         (lambda: Comba(num_heads=4, num_v_heads=6), "num_v_heads.*num_heads=4, got 6"),
+        (lambda: RWKV7Attention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
+        (lambda: RWKV7Attention(head_dim=None), "head_dim, num_heads: expected at least one"),
+        (lambda: RWKV7Attention(head_dim=100), "hidden_size.*head_dim=100, got 1024"),
+        (lambda: RWKV7Attention(num_heads=4), "num_heads: expected 16.*got 4"),
+        (lambda: RWKV7Attention(value_dim=1000), "value_dim.*num_heads=16, got 1000"),
+        (lambda: Mamba2(4, 64, 96), r"num_heads: expected hidden_size \* expand / head_dim = 3, got 4"),
+        (lambda: Mamba2(hidden_size=100), r"hidden_size \* expand: expected a multiple of head_dim=64, got 200"),
+        (lambda: Mamba2(hidden_size=96, n_groups=2), "num_heads: expected a multiple of n_groups=2, got 3"),
+        (lambda: Mamba2(hidden_act="relu"), "hidden_act: expected one of silu, swish, got 'relu'"),
+        (lambda: Mamba2(backend="cudnn"), "backend: expected one of None, cuda.*'cudnn'"),
         (lambda: LinearAttention(mode="parallel"), "mode: expected one of chunk.*'parallel'"),
         (lambda: LinearAttention(feature_map="taylor"), "feature_map: expected one of dpfp.*'taylor'"),
         (lambda: LinearAttention(output_norm="layernorm"), "output_norm: expected one of rmsnorm.*'layernorm'"),
@@ -444,8 +474,8 @@ def test_packed_sequences_continue_from_a_cache(name: str) -> None:
     # The second sequence has no steps in the first call, the third none in the second.
     first, rest = torch.cat([x[:, :10], x[:, 40:50]], 1), torch.cat([x[:, 10:30], x[:, 30:40], x[:, 50:]], 1)
     layer(first, past_key_values=cache, use_cache=True, cu_seqlens=torch.tensor([0, 10, 10, 20, 20]))
-    o, _, _ = layer(rest, past_key_values=cache, cu_seqlens=torch.tensor([0, 20, 30, 30, 50]))
-    whole, _, _ = layer(x, cu_seqlens=torch.tensor([0, 30, 40, 50, 70]))
+    o, *_ = layer(rest, past_key_values=cache, cu_seqlens=torch.tensor([0, 20, 30, 30, 50]))
+    whole, *_ = layer(x, cu_seqlens=torch.tensor([0, 30, 40, 50, 70]))
     assert_close("continued", torch.cat([whole[:, 10:40], whole[:, 50:]], 1), o, TIGHT)
 
 
@@ -483,7 +513,7 @@ def test_the_modes_of_based_are_one() -> None:
 def test_hgrn2_forgets_no_more_than_its_lower_bound_lets_it() -> None:
     layer, x = build("hgrn2").train(), inputs(1, 40)
     bounds = torch.rand(3, HIDDEN, requires_grad=True)
-    o, _, _ = layer(x, lower_bounds=bounds)
+    o, *_ = layer(x, lower_bounds=bounds)
     assert_close("a row of its own", layer(x, lower_bounds=bounds[0])[0], o, 1e-6)
     (gradient,) = torch.autograd.grad(o.square().sum(), bounds)
     assert gradient[0].abs().min() > 0
@@ -522,7 +552,47 @@ def test_a_decay_starts_within_its_range_in_a_layer_and_afresh() -> None:
 def test_sums_of_nothing_divide_nothing() -> None:
     layer = DeltaNet(hidden_size=HIDDEN, num_heads=2, qk_activation="relu", qk_norm="sum")
     x = torch.zeros(1, 5, HIDDEN, requires_grad=True)
-    o, _, _ = layer(x)
+    o, *_ = layer(x)
     (dx,) = torch.autograd.grad(o.sum(), x)
     assert o.isfinite().all()
     assert dx.isfinite().all()
+
+
+def test_rwkv7_draws_values_towards_those_of_the_first_layer() -> None:
+    x, mask = inputs(2, 20), padded([20, 9], 20, "left")
+    later = RWKV7Attention(hidden_size=HIDDEN, head_dim=8, layer_idx=2, num_hidden_layers=4)
+    torch.nn.init.normal_(later.o_proj.weight)
+    *_, v_first = build("rwkv7")(x, attention_mask=mask)
+    assert v_first.shape == x.shape
+    o, *_, handed_on = later(x, attention_mask=mask, v_first=v_first)
+    assert handed_on is v_first
+    alone, *_ = later(x[1:, 11:], v_first=v_first[1:, 11:])
+    assert_close("alone", alone, o[1:, 11:], TIGHT)
+    # All the way, and not at all.
+    bias = later.v_lora.lora[2].bias.data
+    bias.fill_(40)
+    o, *_ = later(x, v_first=v_first)
+    bias.fill_(-100)
+    apart, *_ = later(x, v_first=v_first)
+    assert_close("own values", later(x)[0], apart, TIGHT)
+    bias.fill_(40)
+    later.v_proj.weight.data.zero_()
+    assert_close("first values", later(x, v_first=v_first)[0], o, TIGHT)
+    assert not torch.allclose(o, apart)
+
+
+def test_rwkv7_starts_from_heights_between_its_first_and_last_layer() -> None:
+    bottom, top = (
+        RWKV7Attention(hidden_size=64, head_dim=16, layer_idx=layer_idx, num_hidden_layers=4) for layer_idx in (0, 3)
+    )
+    for layer, share, weight in ((bottom, 0.2, 0.25**0.7), (top, 0.05, 1.0)):
+        channel = torch.arange(64) / 64
+        assert_close("shares", 1 - channel**share, layer.x_r.flatten(), 1e-6)
+        assert_close("norm", torch.full((64,), weight), layer.g_norm.weight, 1e-6)
+        decay = layer.w_lora.lora[2].bias
+        assert (decay.min().item(), decay.max().item()) == pytest.approx((-8, 3), abs=1e-5)
+        gram = layer.k_proj.weight @ layer.k_proj.weight.T
+        assert_close("orthogonal", 0.01 * torch.eye(64), gram, 1e-5)
+        assert not layer.o_proj.weight.any()
+    assert_close("gate", torch.tensor([0.93, 0.53]), top.v_lora.lora[2].bias[[0, -1]], 1e-6)
+    assert not hasattr(bottom, "v_lora")

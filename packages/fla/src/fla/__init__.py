@@ -43,8 +43,12 @@ _MENU = {
     "fused_recurrent_retention": "fla.ops.retention",
     "chunk_rwkv6": "fla.ops.rwkv6",
     "fused_recurrent_rwkv6": "fla.ops.rwkv6",
+    "chunk_rwkv7": "fla.ops.rwkv7",
+    "fused_recurrent_rwkv7": "fla.ops.rwkv7",
     "chunk_simple_gla": "fla.ops.simple_gla",
     "fused_recurrent_simple_gla": "fla.ops.simple_gla",
+    "fused_recurrent_ssd": "fla.ops.ssd",
+    "mamba_chunk_scan": "fla.ops.ssd",
     "FusedCrossEntropyLoss": "fla.modules",
     "FusedLinearCrossEntropyLoss": "fla.modules",
     "FusedRMSNormGated": "fla.modules",
@@ -69,9 +73,11 @@ _MENU = {
     "KimiDeltaAttention": "fla.layers",
     "LightNetAttention": "fla.layers",
     "LinearAttention": "fla.layers",
+    "Mamba2": "fla.layers",
     "MultiScaleRetention": "fla.layers",
     "ReBasedLinearAttention": "fla.layers",
     "RWKV6Attention": "fla.layers",
+    "RWKV7Attention": "fla.layers",
     "SimpleGatedLinearAttention": "fla.layers",
     "ABCConfig": "fla.models",
     "ABCForCausalLM": "fla.models",
@@ -112,6 +118,9 @@ _MENU = {
     "LinearAttentionConfig": "fla.models",
     "LinearAttentionForCausalLM": "fla.models",
     "LinearAttentionModel": "fla.models",
+    "Mamba2Config": "fla.models",
+    "Mamba2ForCausalLM": "fla.models",
+    "Mamba2Model": "fla.models",
     "ReBasedConfig": "fla.models",
     "ReBasedForCausalLM": "fla.models",
     "ReBasedModel": "fla.models",
@@ -121,6 +130,9 @@ _MENU = {
     "RWKV6Config": "fla.models",
     "RWKV6ForCausalLM": "fla.models",
     "RWKV6Model": "fla.models",
+    "RWKV7Config": "fla.models",
+    "RWKV7ForCausalLM": "fla.models",
+    "RWKV7Model": "fla.models",
     "SimpleGLAConfig": "fla.models",
     "SimpleGLAForCausalLM": "fla.models",
     "SimpleGLAModel": "fla.models",
@@ -149,9 +161,11 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         KimiDeltaAttention as KimiDeltaAttention,
         LightNetAttention as LightNetAttention,
         LinearAttention as LinearAttention,
+        Mamba2 as Mamba2,
         MultiScaleRetention as MultiScaleRetention,
         ReBasedLinearAttention as ReBasedLinearAttention,
         RWKV6Attention as RWKV6Attention,
+        RWKV7Attention as RWKV7Attention,
         SimpleGatedLinearAttention as SimpleGatedLinearAttention,
     )
     from fla.models import (
@@ -194,6 +208,9 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         LinearAttentionConfig as LinearAttentionConfig,
         LinearAttentionForCausalLM as LinearAttentionForCausalLM,
         LinearAttentionModel as LinearAttentionModel,
+        Mamba2Config as Mamba2Config,
+        Mamba2ForCausalLM as Mamba2ForCausalLM,
+        Mamba2Model as Mamba2Model,
         ReBasedConfig as ReBasedConfig,
         ReBasedForCausalLM as ReBasedForCausalLM,
         ReBasedModel as ReBasedModel,
@@ -203,6 +220,9 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         RWKV6Config as RWKV6Config,
         RWKV6ForCausalLM as RWKV6ForCausalLM,
         RWKV6Model as RWKV6Model,
+        RWKV7Config as RWKV7Config,
+        RWKV7ForCausalLM as RWKV7ForCausalLM,
+        RWKV7Model as RWKV7Model,
         SimpleGLAConfig as SimpleGLAConfig,
         SimpleGLAForCausalLM as SimpleGLAForCausalLM,
         SimpleGLAModel as SimpleGLAModel,
@@ -254,10 +274,12 @@ if TYPE_CHECKING:  # `as` marks what is offered again: type checkers do not foll
         fused_recurrent_retention as fused_recurrent_retention,
     )
     from fla.ops.rwkv6 import chunk_rwkv6 as chunk_rwkv6, fused_recurrent_rwkv6 as fused_recurrent_rwkv6
+    from fla.ops.rwkv7 import chunk_rwkv7 as chunk_rwkv7, fused_recurrent_rwkv7 as fused_recurrent_rwkv7
     from fla.ops.simple_gla import (
         chunk_simple_gla as chunk_simple_gla,
         fused_recurrent_simple_gla as fused_recurrent_simple_gla,
     )
+    from fla.ops.ssd import fused_recurrent_ssd as fused_recurrent_ssd, mamba_chunk_scan as mamba_chunk_scan
 else:
 
     def __getattr__(name: str) -> Any:

@@ -22,12 +22,15 @@ _MENU = {
     "KimiDeltaAttention": "fla.layers.kda",
     "LightNetAttention": "fla.layers.lightnet",
     "LinearAttention": "fla.layers.linear_attn",
+    "Mamba2": "fla.layers.mamba2",
     "Mixer": "fla.layers.base",
     "MultiScaleRetention": "fla.layers.multiscale_retention",
     "ReBasedLinearAttention": "fla.layers.rebased",
     "SimpleGatedLinearAttention": "fla.layers.simple_gla",
     "RWKV6Attention": "fla.layers.rwkv6",
     "RWKV6FeedForward": "fla.layers.rwkv6",
+    "RWKV7Attention": "fla.layers.rwkv7",
+    "RWKV7FeedForward": "fla.layers.rwkv7",
     "StateCache": "fla.layers.cache",
 }
 
@@ -51,9 +54,11 @@ if TYPE_CHECKING:
     from fla.layers.kda import KimiDeltaAttention as KimiDeltaAttention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
     from fla.layers.linear_attn import LinearAttention as LinearAttention
+    from fla.layers.mamba2 import Mamba2 as Mamba2
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
     from fla.layers.rebased import ReBasedLinearAttention as ReBasedLinearAttention
     from fla.layers.rwkv6 import RWKV6Attention as RWKV6Attention, RWKV6FeedForward as RWKV6FeedForward
+    from fla.layers.rwkv7 import RWKV7Attention as RWKV7Attention, RWKV7FeedForward as RWKV7FeedForward
     from fla.layers.simple_gla import SimpleGatedLinearAttention as SimpleGatedLinearAttention
 else:
     from fla.utils._menu import lazy_names

@@ -7,22 +7,22 @@ from torch import nn
 
 from fla.layers._delta import DecayingDeltaHeads, head_value_dim
 from fla.layers.base import Call
-from fla.modules import l2_norm
 from fla.ops.comba import chunk_comba, fused_recurrent_comba
 from fla.ops.gated_delta_rule import fused_gdn_gate
 from fla.ops.gated_delta_rule.options import write_strength
 
 
 class Comba(DecayingDeltaHeads):
-    r"""The gated delta rule that corrects in part, and reads what it has not corrected (arXiv 2506.02475).
+    r"""The gated delta rule that reads what it corrects before it decays, and answers without it (arXiv 2506.02475).
 
     .. math::
-        S_t = e^{g_t} (I - \beta_t k_t p_t^\top)\, S_{t-1} + \beta_t k_t v_t^\top, \qquad
+        S_t = e^{g_t} S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top p_t)^\top, \qquad
         o_t = S_t^\top (q_t - D\, p_t) / \sqrt{K}, \qquad p_t = \mathrm{sigmoid}(b)\, k_t, \\
         g_t = -e^{A} \cdot \mathrm{softplus}(W_a x_t + dt), \qquad \beta_t = \mathrm{sigmoid}(W_b x_t)
 
-    per value head, with queries and keys divided by their norms; then RMS norm per head, the output gate and the output
-    projection. The state is kept in float32, ``[N, num_v_heads, K, V]``; g and beta are computed in float32.
+    per value head, where k, p and ``q - D p`` are divided by their norms before they meet the state, so that b acts on
+    the last alone; then RMS norm per head, the output gate, which is a sigmoid, and the output projection. The state is
+    kept in float32, ``[N, num_v_heads, K, V]``; g and beta are computed in float32.
 
     Args:
         hidden_size: channels in and out.
@@ -99,7 +99,6 @@ class Comba(DecayingDeltaHeads):
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Queries, keys, values, decay and write strengths of x, the recurrence, and the gated output."""
         q, k, v, conv_state = self.heads(x, call)
-        q, k = l2_norm(q), l2_norm(k)
         p = k * self.decay.sigmoid().unsqueeze(-1) if self.use_inner_decay else k
         a = self.a_proj(x)
         o, state = (fused_recurrent_comba if self.is_recurrent(call) else chunk_comba)(
@@ -111,6 +110,7 @@ class Comba(DecayingDeltaHeads):
             beta=write_strength(self.b_proj(x), True, False),
             initial_state=call.read("recurrent_state"),
             output_final_state=call.writes,
+            use_qk_l2norm_in_kernel=True,
             cu_seqlens=call.cu_seqlens,
         )
         call.write(recurrent_state=state, conv_state=conv_state)

@@ -20,8 +20,8 @@ class KimiDeltaAttention(DeltaHeads):
         g_t = -e^{A} \cdot \mathrm{softplus}(W_f x_t + dt), \qquad \beta_t = \mathrm{sigmoid}(W_b x_t)
 
     per value head, with queries and keys divided by their norms; then RMS norm per head, the output gate, which is a
-    sigmoid, and the output projection. The projections of the decay and of the gate are of rank ``head_dim * expand_v``.
-    The state is kept in float32, ``[N, num_v_heads, V, K]``; g and beta are computed in float32.
+    sigmoid, and the output projection. The projections of decay and gate are of rank ``head_dim * expand_v``. The state
+    is kept in float32, ``[N, num_v_heads, V, K]``; g and beta are computed in float32.
 
     Args:
         hidden_size: channels in and out.

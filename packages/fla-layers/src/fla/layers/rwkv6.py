@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import nn
 
+from fla.layers._rwkv import height_of, hidden_channels, ramp
 from fla.layers.base import MODES, Call, Mixer, check_choice, check_divisible
 from fla.modules import ACT2FN, GroupNorm
 from fla.modules.token_shift import token_shift
@@ -14,24 +13,6 @@ from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
 
 #: What is mixed of a token and the one before it, in the order of the parameters.
 PARTS = ("r", "w", "k", "v", "g")
-
-
-class _Height(NamedTuple):
-    """How high a layer stands: from 0 to 1, and from 1 to almost 0."""
-
-    rising: float
-    falling: float
-
-
-def _height(layer_idx: int | None, num_hidden_layers: int) -> _Height:
-    layer_idx = layer_idx or 0
-    num_hidden_layers = max(num_hidden_layers, layer_idx + 1)
-    return _Height(layer_idx / max(num_hidden_layers - 1, 1), 1 - layer_idx / num_hidden_layers)
-
-
-def _ramp(channels: int) -> torch.Tensor:
-    """From 0 to almost 1 over the channels."""
-    return torch.arange(channels) / channels
 
 
 class LoRA(nn.Module):
@@ -206,7 +187,7 @@ class RWKV6Attention(Mixer):
         Args:
             num_hidden_layers: of the model; ``layer_idx`` counts from 0.
         """
-        height, channel = _height(self.layer_idx, num_hidden_layers), _ramp(self.hidden_size)
+        height, channel = height_of(self.layer_idx, num_hidden_layers), ramp(self.hidden_size)
         early = {part: 1 - channel ** (height.falling * (0.5 if part in "rg" else 1.0)) for part in PARTS}
         early["v"] = early["v"] - 0.3 * height.rising
         speed = -6 + 5 * torch.linspace(0, 1, self.key_dim) ** (0.7 + 1.3 * height.rising)
@@ -253,8 +234,9 @@ class RWKV6FeedForward(Mixer):
     ) -> None:
         super().__init__(hidden_size, layer_idx)
         check_choice("hidden_act", hidden_act, ACT2FN)
-        if intermediate_size is None:
-            intermediate_size = -(-int(hidden_size * (3.5 if hidden_ratio is None else hidden_ratio)) // 32) * 32
+        intermediate_size = hidden_channels(
+            hidden_size, 3.5 if hidden_ratio is None else hidden_ratio, intermediate_size
+        )
         self.hidden_act = hidden_act
         self.key = LerpLinear(hidden_size, intermediate_size)
         self.value = nn.Linear(intermediate_size, hidden_size, bias=False)
@@ -272,5 +254,5 @@ class RWKV6FeedForward(Mixer):
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """What the paper starts the shares from, by name; see :meth:`RWKV6Attention.initial_values`."""
-        share = 1 - _ramp(self.hidden_size) ** _height(self.layer_idx, num_hidden_layers).falling
+        share = 1 - ramp(self.hidden_size) ** height_of(self.layer_idx, num_hidden_layers).falling
         return {"key.mu": share, "receptance.mu": share}

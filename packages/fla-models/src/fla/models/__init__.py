@@ -18,9 +18,11 @@ from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.kda import KDAConfig, KDAForCausalLM, KDAModel
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
 from fla.models.linear_attn import LinearAttentionConfig, LinearAttentionForCausalLM, LinearAttentionModel
+from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
 from fla.models.rebased import ReBasedConfig, ReBasedForCausalLM, ReBasedModel
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
 from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM, RWKV6Model
+from fla.models.rwkv7 import RWKV7Config, RWKV7ForCausalLM, RWKV7Model
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
@@ -65,6 +67,9 @@ __all__ = [
     "LinearAttentionConfig",
     "LinearAttentionForCausalLM",
     "LinearAttentionModel",
+    "Mamba2Config",
+    "Mamba2ForCausalLM",
+    "Mamba2Model",
     "ReBasedConfig",
     "ReBasedForCausalLM",
     "ReBasedModel",
@@ -74,6 +79,9 @@ __all__ = [
     "RWKV6Config",
     "RWKV6ForCausalLM",
     "RWKV6Model",
+    "RWKV7Config",
+    "RWKV7ForCausalLM",
+    "RWKV7Model",
     "SimpleGLAConfig",
     "SimpleGLAForCausalLM",
     "SimpleGLAModel",

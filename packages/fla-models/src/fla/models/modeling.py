@@ -33,6 +33,9 @@ Shared = dict[str, Any]
 class Block(GradientCheckpointingLayer):
     """``x + mixer(norm(x))``, then ``x + mlp(norm(x))``."""
 
+    mixer_name: ClassVar[str] = "attn"
+    """Where the mixer is found, as checkpoints have it."""
+
     def __init__(self, config: FLAConfig, mixer: Mixer) -> None:
         super().__init__()
         self.attn_norm = self.make_norm(config)
@@ -104,6 +107,8 @@ class FLAModel(FLAPreTrainedModel):
     mixer_keys: ClassVar[Mapping[str, str]] = {}
     """Mixer argument -> config key, where the names differ; the others go by name."""
     block_class: ClassVar[type[Block]] = Block
+    norm_name: ClassVar[str] = "norm"
+    """Where the last norm is found, as checkpoints have it."""
 
     def __init__(self, config: FLAConfig) -> None:
         super().__init__(config)
@@ -113,7 +118,7 @@ class FLAModel(FLAPreTrainedModel):
         self.layers = nn.ModuleList(
             self.block_class(config, self.make_mixer(layer_idx)) for layer_idx in range(config.num_hidden_layers)
         )
-        self.norm = self.block_class.make_norm(config)
+        self.add_module(self.norm_name, self.block_class.make_norm(config))
         self.gradient_checkpointing = False
         self.post_init()  # type: ignore[no-untyped-call]
 
@@ -185,10 +190,10 @@ class FLAModel(FLAPreTrainedModel):
         for block in self.layers:
             if output_hidden_states:
                 seen.append(hidden_states)
-            mixer: Mixer = block.attn  # type: ignore[assignment]
+            mixer: Mixer = getattr(block, self.block_class.mixer_name)
             hidden_states, *handed_on = block(hidden_states, *map(shared.get, mixer.takes), **call)
             shared.update(zip(mixer.hands_on, handed_on))
-        hidden_states = self.norm(hidden_states)
+        hidden_states = getattr(self, self.norm_name)(hidden_states)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,  # type: ignore[arg-type]  # transformers writes FloatTensor for Tensor
             past_key_values=past_key_values if use_cache else None,
@@ -209,7 +214,7 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
 
     def __init__(self, config: FLAConfig) -> None:
         super().__init__(config)
-        self.model = self.model_class(config)
+        self.add_module(self.base_model_prefix, self.model_class(config))
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
@@ -250,7 +255,7 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         Returns:
             The output; without logits where the loss was taken without them (``config.fuse_linear_cross_entropy``).
         """
-        outputs = self.model(
+        outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             inputs_embeds=inputs_embeds,

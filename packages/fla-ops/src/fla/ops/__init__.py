@@ -21,6 +21,10 @@ _MENU = {
     "fused_gdn_gate": "fla.ops.gated_delta_rule",
     "fused_recurrent_gated_delta_rule": "fla.ops.gated_delta_rule",
     "fused_recurrent_gdn": "fla.ops.gated_delta_rule",
+    "chunk_dplr_delta_rule": "fla.ops.generalized_delta_rule",
+    "chunk_iplr_delta_rule": "fla.ops.generalized_delta_rule",
+    "fused_recurrent_dplr_delta_rule": "fla.ops.generalized_delta_rule",
+    "fused_recurrent_iplr_delta_rule": "fla.ops.generalized_delta_rule",
     "chunk_gla": "fla.ops.gla",
     "fused_chunk_gla": "fla.ops.gla",
     "fused_recurrent_gla": "fla.ops.gla",
@@ -43,10 +47,16 @@ _MENU = {
     "parallel_retention": "fla.ops.retention",
     "chunk_rwkv6": "fla.ops.rwkv6",
     "fused_recurrent_rwkv6": "fla.ops.rwkv6",
+    "chunk_rwkv7": "fla.ops.rwkv7",
+    "fused_mul_recurrent_rwkv7": "fla.ops.rwkv7",
+    "fused_recurrent_rwkv7": "fla.ops.rwkv7",
     "chunk_simple_gla": "fla.ops.simple_gla",
     "fused_chunk_simple_gla": "fla.ops.simple_gla",
     "fused_recurrent_simple_gla": "fla.ops.simple_gla",
     "parallel_simple_gla": "fla.ops.simple_gla",
+    "fused_recurrent_ssd": "fla.ops.ssd",
+    "mamba_chunk_scan": "fla.ops.ssd",
+    "mamba_chunk_scan_combined": "fla.ops.ssd",
     "parallel_attn": "fla.ops.attn",
 }
 
@@ -73,6 +83,12 @@ if TYPE_CHECKING:
         fused_gdn_gate as fused_gdn_gate,
         fused_recurrent_gated_delta_rule as fused_recurrent_gated_delta_rule,
         fused_recurrent_gdn as fused_recurrent_gdn,
+    )
+    from fla.ops.generalized_delta_rule import (
+        chunk_dplr_delta_rule as chunk_dplr_delta_rule,
+        chunk_iplr_delta_rule as chunk_iplr_delta_rule,
+        fused_recurrent_dplr_delta_rule as fused_recurrent_dplr_delta_rule,
+        fused_recurrent_iplr_delta_rule as fused_recurrent_iplr_delta_rule,
     )
     from fla.ops.gla import (
         chunk_gla as chunk_gla,
@@ -103,11 +119,21 @@ if TYPE_CHECKING:
         parallel_retention as parallel_retention,
     )
     from fla.ops.rwkv6 import chunk_rwkv6 as chunk_rwkv6, fused_recurrent_rwkv6 as fused_recurrent_rwkv6
+    from fla.ops.rwkv7 import (
+        chunk_rwkv7 as chunk_rwkv7,
+        fused_mul_recurrent_rwkv7 as fused_mul_recurrent_rwkv7,
+        fused_recurrent_rwkv7 as fused_recurrent_rwkv7,
+    )
     from fla.ops.simple_gla import (
         chunk_simple_gla as chunk_simple_gla,
         fused_chunk_simple_gla as fused_chunk_simple_gla,
         fused_recurrent_simple_gla as fused_recurrent_simple_gla,
         parallel_simple_gla as parallel_simple_gla,
+    )
+    from fla.ops.ssd import (
+        fused_recurrent_ssd as fused_recurrent_ssd,
+        mamba_chunk_scan as mamba_chunk_scan,
+        mamba_chunk_scan_combined as mamba_chunk_scan_combined,
     )
 else:
     from fla.utils._menu import lazy_names

@@ -114,6 +114,16 @@ def decay_before(g, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr):
 
 
 @triton.jit
+def decay_until(g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, BEFORE: tl.constexpr):
+    """:func:`decay_before`, or without the step itself where ``BEFORE``."""
+    if BEFORE:
+        b_e = tl.exp2(sums_before(decay_of_steps(g, o_c, o_c < left, HV, DECAY), o_i, o_j) * LOG2E)
+    else:
+        b_e = decay_before(g, o_c, left, HV, DECAY)
+    return b_e
+
+
+@triton.jit
 def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr):
     """``e^suf_j``: the decay after each step of a chunk, to its end."""
     b_g = decay_of_steps(g, o_c + 1, (o_c + 1 < left) & (o_c + 1 < C), HV, DECAY)
@@ -121,11 +131,26 @@ def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.const
 
 
 @triton.jit
-def decay_between(g, o_i, o_j, o_c, left, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr, PRECISION):
-    """[i, j]: the decay after step j, up to and with step i; 1 where j >= i."""
+def decay_between(
+    g,
+    o_i,
+    o_j,
+    o_c,
+    left,
+    HV: tl.constexpr,
+    DECAY: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BEFORE: tl.constexpr = False,
+):
+    """[i, j]: the decay after step j, up to step i and with it unless ``BEFORE``; 1 where j >= i."""
     if DECAY == 2:
         b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
-        b_sums = span_sums(o_j <= o_i, tl.where(o_i > o_j, b_g[:, None], 0.0), DTYPE, PRECISION)
+        b_g = tl.where(o_i > o_j, b_g[:, None], 0.0)
+        if BEFORE:
+            b_sums = span_sums(o_j < o_i, b_g, DTYPE, PRECISION)
+        else:
+            b_sums = span_sums(o_j <= o_i, b_g, DTYPE, PRECISION)
     else:
         b_sums = tl.load(g).to(tl.float32) * tl.maximum(o_i - o_j, 0).to(tl.float32)
     return tl.exp2(b_sums * LOG2E)

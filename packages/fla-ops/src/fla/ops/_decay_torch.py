@@ -94,7 +94,7 @@ class NoDecay:
 
 
 class ScalarDecay:
-    """One decay of all channels; a reader before its own decay is not known here."""
+    """One decay of all channels."""
 
     def __init__(self, g: torch.Tensor) -> None:
         size = g.shape[-2]
@@ -109,19 +109,17 @@ class ScalarDecay:
         self._dpre, self._dsuf = torch.zeros_like(g), torch.zeros_like(g)
 
     def read(self, x: torch.Tensor, before: bool = False) -> torch.Tensor:
-        assert not before
-        return x * self._pre
+        return x * self._read_factor(before)
 
     def write(self, y: torch.Tensor) -> torch.Tensor:
         return y * self._suf
 
     def pairs(self, x: torch.Tensor, y: torch.Tensor, before: bool = False) -> torch.Tensor:
-        assert not before
-        return (x @ y.transpose(-1, -2)).mul_(self._between).tril_()
+        return (x @ y.transpose(-1, -2)).mul_(_seen(self._between, before)).tril_(-1 if before else 0)
 
     def read_grad(self, x: torch.Tensor, d: torch.Tensor, before: bool = False) -> torch.Tensor:
-        dx = d * self._pre
-        self._dpre += (x * dx).sum(-1, keepdim=True)
+        dx = d * self._read_factor(before)
+        self._dpre += _dseen((x * dx).sum(-1, keepdim=True), before)
         return dx
 
     def write_grad(self, y: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
@@ -132,8 +130,8 @@ class ScalarDecay:
     def pairs_grad(
         self, x: torch.Tensor, y: torch.Tensor, d: torch.Tensor, before: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        d = d * self._between
-        self._dpairs.addcmul_(d, x @ y.transpose(-1, -2))
+        d = d * _seen(self._between, before)
+        self._dpairs += _dseen(d * (x @ y.transpose(-1, -2)), before)
         return d @ y, d.transpose(-1, -2) @ x
 
     def total_grad(self, states: torch.Tensor, dstates: torch.Tensor) -> None:
@@ -146,6 +144,9 @@ class ScalarDecay:
         # Step t lies between writer j and reader i where j < t <= i.
         across = (from_t_on @ self._dpairs).tril_(-1).sum(-1, keepdim=True)
         return across + _sums_from(self._dpre) + _sums_before(self._dsuf)
+
+    def _read_factor(self, before: bool) -> torch.Tensor:
+        return torch.cat([torch.ones_like(self._pre[..., :1, :]), self._pre[..., :-1, :]], -2) if before else self._pre
 
 
 class ChannelDecay:

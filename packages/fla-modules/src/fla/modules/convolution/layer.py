@@ -49,6 +49,7 @@ class ShortConvolution(nn.Conv1d):
         cache: torch.Tensor | None = None,
         output_final_state: bool = False,
         cu_seqlens: torch.Tensor | None = None,
+        use_precomputed: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Convolve, from the start or from where the cache ends.
 
@@ -60,6 +61,8 @@ class ShortConvolution(nn.Conv1d):
                 (T = 1, or T = N packed), it is updated in place and returned; else a new one is returned.
             output_final_state: return the cache after this call even where none was given.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
+            use_precomputed: nothing depends on it. With it OLMo-hybrid of transformers 5.6 says that there is a
+                cache; a cache that is given is always continued.
 
         Returns:
             ``(y, cache)``: y ``[B, T, D]``; the cache, None if neither given nor asked for.

@@ -1,4 +1,4 @@
-"""Comba (arXiv 2506.02475): the gated delta rule that reads what it corrects under a key of its own."""
+"""Comba (arXiv 2506.02475): the gated delta rule that reads at a key of its own, before it decays."""
 
 from fla.ops.comba.api import chunk_comba, fused_recurrent_comba
 from fla.ops.comba.reference import naive_recurrent_comba

@@ -30,7 +30,7 @@ def chunk_comba(
     r"""Comba over whole sequences, chunk by chunk (arXiv 2506.02475).
 
     .. math::
-        S_t = e^{g_t} (I - \beta_t k_t p_t^\top)\, S_{t-1} + \beta_t k_t v_t^\top, \qquad o_t = scale \cdot S_t^\top q_t
+        S_t = e^{g_t} S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top p_t)^\top, \qquad o_t = scale \cdot S_t^\top q_t
 
     The state, the decay and every sum are accumulated in float32 (float64 for float64 inputs); exponents are
     always sums of decays, so decays of any strength are safe. Differentiable once in every floating argument.
@@ -39,8 +39,8 @@ def chunk_comba(
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
         k: keys that are written to ``[B, T, H, K]``.
         v: values ``[B, T, HV, V]``, HV a multiple of H: value heads ``i * HV / H`` and following share query head i.
-        p: keys under which what is to be corrected is read ``[B, T, H, K]``. The state stays bounded where p is along k
-            and ``beta k^T p`` at most 2.
+        p: keys under which what is to be corrected is read, before it decays ``[B, T, H, K]``. The state stays bounded
+            where p is along k and ``beta k^T p`` at most ``1 + exp(g)``.
         g: log decay of each step ``[B, T, HV]``, natural logarithm, at most 0; any floating dtype.
         beta: write strength of each step ``[B, T, HV]``, any floating dtype; 1 unless given.
         scale: factor on the scores, ``K ** -0.5`` unless given.
@@ -88,8 +88,7 @@ def fused_recurrent_comba(
     r"""Comba one step after the other: for decoding and short sequences (arXiv 2506.02475).
 
     .. math::
-        S'_t = e^{g_t} S_{t-1}, \qquad
-        S_t = S'_t + \beta_t k_t (v_t - S'^\top_t p_t)^\top, \qquad o_t = scale \cdot S_t^\top q_t
+        S_t = e^{g_t} S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top p_t)^\top, \qquad o_t = scale \cdot S_t^\top q_t
 
     Arguments, precision, results and errors are those of :func:`chunk_comba`, in another order: p before v.
 

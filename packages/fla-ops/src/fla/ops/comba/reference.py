@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
+from fla.ops._arguments import sum_dtype
+from fla.ops.generalized_delta_rule.reference import naive_recurrent_dplr_delta_rule
 
 
 def naive_recurrent_comba(
@@ -19,13 +20,16 @@ def naive_recurrent_comba(
     output_final_state: bool = False,
     cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    r"""The recurrence :math:`S_t = e^{g_t} (I - \beta_t k_t p_t^\top)\, S_{t-1} + \beta_t k_t v_t^\top`.
+    r"""The recurrence :math:`S_t = e^{g_t} S_{t-1} + \beta_t k_t (v_t - S_{t-1}^\top p_t)^\top`.
 
     .. math:: o_t = scale \cdot S_t^\top q_t
 
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.comba.chunk_comba`.
     """
-    return naive_recurrent_gated_delta_rule(
-        q, k, v, beta, g, scale, initial_state, output_final_state, p=p, cu_seqlens=cu_seqlens
+    q_, k_, p_ = (x.to(sum_dtype(q)).repeat_interleave(v.shape[2] // q.shape[2], 2) for x in (q, k, p))
+    written = k_ if beta is None else k_ * beta.to(k_.dtype).unsqueeze(-1)
+    decay = g.unsqueeze(-1)
+    return naive_recurrent_dplr_delta_rule(
+        q_, written, v, p_, -written, decay, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens
     )

@@ -149,7 +149,7 @@ def run_chunk_gated_delta_rule(
     """:func:`fla.ops.gated_delta_rule.chunk_gated_delta_rule` on checked arguments.
 
     The decay ``g`` is ``[B, T, HV]``, ``[B, T, HV, K]`` or None. With the erase key ``p [B, T, H, K]`` a step reads the
-    state there, and not at k.
+    state there, and not at k, and before it decays.
     """
     if state_v_first and initial_state is not None:
         initial_state = initial_state.transpose(-1, -2)

@@ -15,6 +15,8 @@ not to its operands.
 ``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. A decay by channel is multiplied to q, p and k
 by ``pairs_kernel``, and the walks take Q_read, P_read and K_write in their place, for each value head.
 
+``BEFORE``: p is not k, and reads the state before the step's own decay, which is then none or by step.
+
 Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive.
 Letters as in ``_chunks_kernels.py``.
 """
@@ -29,6 +31,7 @@ from fla.ops._chunks_kernels import (
     decay_before,
     decay_between,
     decay_of_steps,
+    decay_until,
     dot_halves,
     half_pairs,
     halves,
@@ -69,6 +72,7 @@ def pairs_kernel(
     LEVELS: tl.constexpr,
     BK: tl.constexpr,
     DECAY: tl.constexpr,
+    BEFORE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     INVERSE_PRECISION: tl.constexpr,
@@ -127,9 +131,8 @@ def pairs_kernel(
         b_a = tl.where(o_i >= o_j, b_a, 0.0)
         b_l = tl.where(o_i > o_j, b_l, 0.0)
     if DECAY == 2:
-        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-        b_a *= b_e
-        b_l *= b_e
+        b_a *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_l *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
     b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
     b_r = tl.where(o_i > o_j, -tl.dot(b_t, b_l, input_precision=INVERSE_PRECISION), 0.0)
     o_a = row_v * C + o_i * (HV * C) + o_j
@@ -169,6 +172,7 @@ def walk_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    BEFORE: tl.constexpr,
     HAS_START: tl.constexpr,
     FOR_BACKWARD: tl.constexpr,
     PACKED: tl.constexpr,
@@ -212,7 +216,7 @@ def walk_kernel(
         if DECAY == 2:
             b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
             b_suf = decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-            b_read *= b_pre
+            b_read *= decay_until(g + row_v, o_i, o_j, o_c, left, HV, DECAY, BEFORE)[:, None]
             b_s *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
         b_y = b_v - b_read
         b_x = b_y + correct(corrections + o_a, stride, m_c[:, None], b_y * b_beta[:, None], DTYPE, PRECISION)
@@ -265,6 +269,7 @@ def walk_back_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    BEFORE: tl.constexpr,
     HAS_DEND: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -323,7 +328,7 @@ def walk_back_kernel(
         if DECAY == 2:
             b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
             b_do *= b_pre
-            b_dv *= b_pre
+            b_dv *= decay_until(g + row_v, o_i, o_j, o_c, left, HV, DECAY, BEFORE)[:, None]
             b_ds *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
         b_ds += tl.dot(b_qt, b_do.to(DTYPE), input_precision=PRECISION)
         b_ds -= dot_halves(b_pt, b_dv, DTYPE, PRECISION)
@@ -356,6 +361,7 @@ def pair_grad_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    BEFORE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -419,15 +425,18 @@ def pair_grad_kernel(
             b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
             b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
-        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
         b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
-        b_products = (b_da * b_a + b_dl * b_e * b_l) * b_beta[None, :]
-        # Step t lies between j and i where j < t <= i: sum over i first, then over j.
-        b_from_t_on = span_sums(o_i <= o_j, tl.where(o_i > o_j, b_products, 0.0), DTYPE, PRECISION)
-        b_dg = tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1)
-        tl.store(dg + row_v + o_c * HV, b_dg, mask=m_c)
-        b_da *= b_e
-        b_dl *= b_e
+        b_da_a = tl.where(o_i > o_j, b_da * b_a * b_beta[None, :], 0.0)
+        b_da *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_dl *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
+        b_dl_l = tl.where(o_i > o_j, b_dl * b_l * b_beta[None, :], 0.0)
+        # Step t lies between j and i where j < t <= i, or t < i for a reader before its own decay: sum over i, then j.
+        if BEFORE:
+            b_from_t_on = span_sums(o_i <= o_j, b_da_a, DTYPE, PRECISION)
+            b_from_t_on += span_sums(o_i < o_j, b_dl_l, DTYPE, PRECISION)
+        else:
+            b_from_t_on = span_sums(o_i <= o_j, b_da_a + b_dl_l, DTYPE, PRECISION)
+        tl.store(dg + row_v + o_c * HV, tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1), mask=m_c)
     tl.store(dscores + o_a, (b_da * scale).to(DTYPE), mask=m_c[:, None])
     tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
 
@@ -466,7 +475,7 @@ def key_grad_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
-    OWN_ERASE_KEY: tl.constexpr,
+    BEFORE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -553,8 +562,12 @@ def key_grad_kernel(
         b_dp -= tl.dot(b_dv, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
     b_p = tl.load(p + o_x, mask=m_x, other=0.0)
     if DECAY == 2:
-        b_dp *= b_pre
-        b_dg += tl.cumsum(tl.sum(b_p * b_dp, 1), 0, reverse=True)
+        b_dp *= decay_until(g + row_v, o_i, o_j, o_c, left, HV, DECAY, BEFORE)[:, None]
+        b_dread = tl.sum(b_p * b_dp, 1)
+        if BEFORE:
+            b_dg += tl.sum(tl.where(o_j > o_i, b_dread[None, :], 0.0), 1)
+        else:
+            b_dg += tl.cumsum(b_dread, 0, reverse=True)
         tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
     if DECAY == 3:
         b_dp *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
@@ -569,7 +582,7 @@ def key_grad_kernel(
         b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
     b_dw *= b_beta
-    if OWN_ERASE_KEY:
+    if BEFORE:
         tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)
     else:
         b_dw += b_dp

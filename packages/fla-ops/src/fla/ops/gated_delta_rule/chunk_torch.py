@@ -1,8 +1,8 @@
 r"""The gated delta rule in chunks, in plain PyTorch matmuls.
 
-A step writes what its read of the decayed state misses: with the write key kappa = beta k and the erase key p (k itself
-unless given), x_t = v_t - S'^T p_t and S_t = S' + kappa_t x_t^T. Were x known, this would be linear attention with keys
-kappa and values x. In a chunk of C steps with the state S at its start
+A step writes what its read of the decayed state misses: with the write key kappa = beta k, x_t = v_t - S'^T k_t and
+S_t = S' + kappa_t x_t^T. With an erase key p it reads the state there instead, before that decays. Were x known, this
+would be linear attention with keys kappa and values x. In a chunk of C steps with the state S at its start
 
     (I + P) X = V - P_read S        O = Q_read S + A X        S' = e^{total} S + kappa_write^T X
 
@@ -37,6 +37,8 @@ class _Chunks(NamedTuple):
     decay: ChunkDecay
     inverse: torch.Tensor
     """Of I + P ``[M, HV, C, C]``."""
+    before: bool
+    """Whether erase keys read the state before it decays."""
 
 
 def chunk_gated_delta_rule_fwd_torch(
@@ -97,8 +99,10 @@ def chunk_gated_delta_rule_bwd_torch(
 
     dq, dkappa = decay.pairs_grad(c.q, c.write_key, (do_ @ x.transpose(-1, -2)).tril_())
     dq += decay.read_grad(c.q, do_ @ states.transpose(-1, -2))
-    derase, dkappa_erased = decay.pairs_grad(c.erase_key, c.write_key, (dv @ x.transpose(-1, -2)).tril_(-1).neg_())
-    derase += decay.read_grad(c.erase_key, (dv @ states.transpose(-1, -2)).neg_())
+    derase, dkappa_erased = decay.pairs_grad(
+        c.erase_key, c.write_key, (dv @ x.transpose(-1, -2)).tril_(-1).neg_(), c.before
+    )
+    derase += decay.read_grad(c.erase_key, (dv @ states.transpose(-1, -2)).neg_(), c.before)
     dkappa += dkappa_erased
     dkappa += decay.write_grad(c.write_key, x @ dstates.transpose(-1, -2))
     decay.total_grad(states, dstates)
@@ -138,17 +142,17 @@ def _chunks(
     q_, k_, v_, beta_ = split(q).mul_(scale), split(k), split(v), split(beta)
     decay = chunk_decay(None if g is None else split(g))
     write_key, erase_key = k_ * beta_, k_ if p is None else split(p)
-    pairs = decay.pairs(erase_key, write_key)
+    pairs = decay.pairs(erase_key, write_key, p is not None)
     unit = torch.eye(CHUNK_SIZE, dtype=dtype, device=q.device).expand_as(pairs)
     # Only what is below the diagonal is looked at: the diagonal of the unit triangular matrix is taken as one.
     inverse = torch.linalg.solve_triangular(pairs, unit, upper=False, unitriangular=True)
-    return _Chunks(q_, k_, v_, beta_, write_key, erase_key, decay, inverse)
+    return _Chunks(q_, k_, v_, beta_, write_key, erase_key, decay, inverse, p is not None)
 
 
 def _walk(
     layout: ChunkLayout, c: _Chunks, initial_state: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """X of all chunks, the state before each, the final states, and (I + P)^-1 P_read."""
-    erase = c.inverse @ c.decay.read(c.erase_key)
+    erase = c.inverse @ c.decay.read(c.erase_key, c.before)
     write = c.decay.write(c.write_key)
     return *layout.correct(c.inverse @ c.v, erase, write, None, c.decay.total, initial_state), erase

@@ -61,6 +61,7 @@ class _Call(NamedTuple):
             "C": self.tile.chunk,
             "BK": block.k,
             "DECAY": self.decay,
+            "BEFORE": self.p is not self.k,
             "PACKED": self.chunks.packed,
             "PRECISION": precision(),
             "num_warps": block.warps,
@@ -101,6 +102,7 @@ def _call(
     q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
     p = k if p is None else p.contiguous()
     decay, g = (0, beta) if g is None else (g.dim() - 1, g.contiguous())
+    assert p is k or decay != 3, "no family has both"
     tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
     return _Call(q, k, v, p, beta, g, decay, tile, cut(q, cu_seqlens, tile.chunk))
 
@@ -208,7 +210,6 @@ def chunk_gated_delta_rule_bwd_triton(
         V=value_dim,
         LEVELS=tile.levels,
         BV=tile.key_grad.v,
-        OWN_ERASE_KEY=p is not None,
         **call.constants(tile.key_grad),
     )
     assert dq is not None

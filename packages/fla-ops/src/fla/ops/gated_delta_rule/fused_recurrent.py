@@ -203,7 +203,7 @@ def run_recurrent_delta_rule(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """:func:`fla.ops.gated_delta_rule.fused_recurrent_gated_delta_rule` on checked arguments.
 
-    With the erase key ``p [B, T, H, K]`` a step reads the state there, and not at k.
+    With the erase key ``p [B, T, H, K]`` a step reads the state there, and not at k, and before it decays.
     """
     beta = v.new_ones(v.shape[:3]) if beta is None else beta
     options = (scale, state_v_first, backend)

@@ -28,6 +28,7 @@ def recurrent_kernel(
     V: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
+    BEFORE: tl.constexpr,
     HAS_G: tl.constexpr,
     HAS_GK: tl.constexpr,
     HAS_GV: tl.constexpr,
@@ -36,7 +37,10 @@ def recurrent_kernel(
     STATE_V_FIRST: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """``S = decay * S, S += k (beta (v - S^T p))^T, o = scale S^T q`` for one sequence, head and block of V."""
+    """``S = decay * S, S += k (beta (v - S^T p))^T, o = scale S^T q`` for one sequence, head and block of V.
+
+    ``BEFORE``: p reads S before it decays.
+    """
     i_v, i_nh = tl.program_id(0), tl.program_id(1)
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hq = i_h // (HV // H)
@@ -68,6 +72,8 @@ def recurrent_kernel(
             b_beta = tl.load(beta + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
         else:
             b_beta = tl.load(beta + row).to(tl.float32)
+        if BEFORE:
+            b_read = tl.sum(b_s * b_p[:, None], 0)
         if HAS_G:
             b_s *= tl.exp2(tl.load(g + row).to(tl.float32) * LOG2E)
         if HAS_GK:
@@ -76,7 +82,9 @@ def recurrent_kernel(
         if HAS_GV:
             b_gv = tl.load(gv + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
             b_s *= tl.exp2(b_gv * LOG2E)[None, :]
-        b_x = b_beta * (b_v - tl.sum(b_s * b_p[:, None], 0))
+        if not BEFORE:
+            b_read = tl.sum(b_s * b_p[:, None], 0)
+        b_x = b_beta * (b_v - b_read)
         b_s += b_k[:, None] * b_x[None, :]
         tl.store(o + row * V + o_v, tl.sum(b_s * b_q[:, None], 0).to(o.dtype.element_ty), mask=m_v)
     tl.store(end + o_s, b_s, mask=m_s)

@@ -27,6 +27,8 @@ class _Steps(NamedTuple):
     p: torch.Tensor
     decays: list[torch.Tensor]
     """Factors shaped to broadcast over a state."""
+    before: bool
+    """Whether p reads the state before it decays."""
 
 
 def recurrent_delta_rule_fwd_torch(
@@ -87,7 +89,7 @@ def recurrent_delta_rule_bwd_torch(
         for first, start in reversed(list(zip(range(span.start, span.stop, SEGMENT), kept))):
             segment = range(first, min(first + SEGMENT, span.stop))
             tape = [_step(start, steps, t, keep=True) for t in segment]
-            for t, (decayed, missing, after) in reversed(list(zip(segment, tape))):
+            for t, (read, decayed, missing, after) in reversed(list(zip(segment, tape))):
                 q_, k_, p_ = (x[:, t].unsqueeze(-1) for x in (steps.q, steps.k, steps.p))
                 dq[:, t] = (after @ do_[:, t].unsqueeze(-1)).squeeze(-1)
                 dstate += q_ * do_[:, t].unsqueeze(-2)
@@ -96,12 +98,16 @@ def recurrent_delta_rule_bwd_torch(
                 dwritten = (k_ * dstate).sum(-2)
                 dbeta[:, t] = dwritten * missing
                 dv[:, t] = steps.beta[:, t] * dwritten
-                dp[:, t] = (decayed @ dv[:, t].unsqueeze(-1)).squeeze(-1).neg_()
-                dstate -= p_ * dv[:, t].unsqueeze(-2)
+                dp[:, t] = (read @ dv[:, t].unsqueeze(-1)).squeeze(-1).neg_()
+                dread = p_ * dv[:, t].unsqueeze(-2)
+                if not steps.before:
+                    dstate -= dread
                 product = decayed * dstate
                 dkeys[:, t], dvalues[:, t] = product.sum(-1), product.sum(-2)
                 for decay in steps.decays:
                     dstate *= decay[:, t]
+                if steps.before:
+                    dstate -= dread
         dstarts.append(dstate)
     dbeta = dbeta.sum(-1) if beta.dim() == 3 else dbeta
     if p is None:
@@ -141,7 +147,7 @@ def _steps(
     if gv is not None:
         decays.append(gv.to(dtype).exp().unsqueeze(-2))
     beta_ = beta.to(dtype)
-    return _Steps(q_, k_, v.to(dtype), beta_.unsqueeze(-1) if beta.dim() == 3 else beta_, p_, decays)
+    return _Steps(q_, k_, v.to(dtype), beta_.unsqueeze(-1) if beta.dim() == 3 else beta_, p_, decays, p is not None)
 
 
 def _sequences(
@@ -163,11 +169,22 @@ def _sequences(
 
 def _step(
     state: torch.Tensor, steps: _Steps, t: int, keep: bool = False
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Advance the state by step t, in place; the decayed state, what it missed, and the state after, if to be kept."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Advance the state by step t, in place.
+
+    Returns:
+        The states that p reads and after decay, what was missed there, and the state after; states if to be kept.
+    """
+    read = state.clone() if keep and steps.before else state
+    missing = _missing(read, steps, t) if steps.before else None
     for decay in steps.decays:
         state *= decay[:, t]
     decayed = state.clone() if keep else state
-    missing = steps.v[:, t] - (steps.p[:, t, :, None, :] @ state).squeeze(-2)
+    if missing is None:
+        read, missing = decayed, _missing(decayed, steps, t)
     state += steps.k[:, t].unsqueeze(-1) * (steps.beta[:, t] * missing).unsqueeze(-2)
-    return decayed, missing, state.clone() if keep else state
+    return read, decayed, missing, state.clone() if keep else state
+
+
+def _missing(read: torch.Tensor, steps: _Steps, t: int) -> torch.Tensor:
+    return steps.v[:, t] - (steps.p[:, t, :, None, :] @ read).squeeze(-2)

@@ -55,6 +55,7 @@ def recurrent_delta_rule_fwd_triton(
         V=value_dim,
         BK=tile.k,
         BV=tile.v,
+        BEFORE=p is not None,
         HAS_G=g is not None,
         HAS_GK=gk is not None,
         HAS_GV=gv is not None,

@@ -22,15 +22,15 @@ def naive_recurrent_gated_delta_rule(
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    r"""Decay the state, read it at the erase key p, write at k a share beta of what was missing.
+    r"""Decay the state, read it at k, write there a share beta of what was missing.
 
     .. math::
         S'_t = e^{g_t + gk_t} (e^{gv_t})^\top \odot S_{t-1}, \qquad
-        S_t = S'_t + k_t \left(\beta_t \odot (v_t - S'^\top_t p_t)\right)^\top, \qquad o_t = scale \cdot S_t^\top q_t
+        S_t = S'_t + k_t \left(\beta_t \odot (v_t - S'^\top_t k_t)\right)^\top, \qquad o_t = scale \cdot S_t^\top q_t
 
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
-    Arguments and results are those of :func:`fla.ops.gated_delta_rule.fused_recurrent_gated_delta_rule`; p is
-    ``[B, T, H, K]`` and k unless given.
+    Arguments and results are those of :func:`fla.ops.gated_delta_rule.fused_recurrent_gated_delta_rule`. With an erase
+    key p ``[B, T, H, K]`` the state is read there instead, before it decays: :math:`v_t - S_{t-1}^\top p_t`.
     """
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     batch, total, heads, key_dim = q.shape
@@ -59,9 +59,10 @@ def naive_recurrent_gated_delta_rule(
             first = initial_state if cu_seqlens is None else initial_state[n : n + 1]
             state = (first.transpose(-1, -2) if state_v_first else first).to(dtype)
         for t in range(start, end):
+            before = state
             for decay in decays:
                 state = state * decay[:, t]
-            missing = v_[:, t] - (p_[:, t, :, :, None] * state).sum(-2)
+            missing = v_[:, t] - (p_[:, t, :, :, None] * (state if p is None else before)).sum(-2)
             state = state + k_[:, t, :, :, None] * (beta_[:, t] * missing).unsqueeze(-2)
             outputs.append(scale * (q_[:, t, :, :, None] * state).sum(-2))
         states.append(state)

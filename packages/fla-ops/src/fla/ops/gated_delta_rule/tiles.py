@@ -45,7 +45,7 @@ def chunk_tile(key: TileKey) -> ChunkTile:
         return ChunkTile(
             chunk=64,
             pairs=block._replace(stages=1),
-            walk=Block(k, walk_v, 4, 1),
+            walk=Block(k, walk_v // 2, 4, 1),
             pair_grad=block._replace(stages=1),
             key_grad=block._replace(k=32),
         )

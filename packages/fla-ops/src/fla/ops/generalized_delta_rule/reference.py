@@ -55,3 +55,33 @@ def naive_recurrent_dplr_delta_rule(
         outputs += reversed(steps) if reverse else steps
         states.append(state)
     return torch.stack(outputs, 1).to(v.dtype), torch.cat(states) if output_final_state else None
+
+
+def dplr_recurrence(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    alpha: torch.Tensor,
+    beta: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`naive_recurrent_dplr_delta_rule` with heads before time, ``[B, H, T, D]``, a and b by other names."""
+    q, k, v, alpha, beta = (x.transpose(1, 2) for x in (q, k, v, alpha, beta))
+    gk = None if gk is None else gk.transpose(1, 2)
+    o, state = naive_recurrent_dplr_delta_rule(q, k, v, alpha, beta, gk, None, initial_state, output_final_state)
+    return o.transpose(1, 2), state
+
+
+def iplr_recurrence(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    alpha: torch.Tensor,
+    beta: torch.Tensor,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`dplr_recurrence` without decay."""
+    return dplr_recurrence(q, k, v, alpha, beta, None, initial_state, output_final_state)

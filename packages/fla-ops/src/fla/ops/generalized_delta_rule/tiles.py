@@ -9,10 +9,7 @@ from fla.utils._tiles import TileKey, TileTable
 def _chunk_tile(key: TileKey) -> ChunkTile:
     """Those of the gated delta rule, but less for wide keys: the walk has twice the operands."""
     tile = chunk_tile(key)
-    walk = tile.walk
-    if walk.k < 128:
-        return tile
-    return tile._replace(walk=walk._replace(stages=1, v=max(16, walk.v // 2) if 0 < key.arch < 90 else walk.v))
+    return tile._replace(walk=tile.walk._replace(stages=1)) if tile.walk.k >= 128 else tile
 
 
 CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)

@@ -1,0 +1,164 @@
+"""Mamba-2 (arXiv 2405.21060) as a layer."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from fla.layers.base import Call, Mixer, check_choice, check_divisible
+from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
+from fla.modules.activations import swiglu
+from fla.ops.ssd import fused_recurrent_ssd, mamba_chunk_scan
+
+#: What the library that first had this layer calls the choice by device is among them.
+BACKENDS = (None, "cuda", "triton", "torch", "reference")
+
+
+class Mamba2(Mixer):
+    r"""Mamba-2's state-space duality (arXiv 2405.21060).
+
+    .. math::
+        z_t, x_t, B_t, C_t, \delta_t = W x^{in}_t, \qquad \Delta_t = \mathrm{softplus}(\delta_t + dt), \\
+        h_t = e^{-\Delta_t e^{A}}\, h_{t-1} + \Delta_t\, x_t B_t^\top, \qquad y_t = h_t C_t + D \odot x_t
+
+    per head, with a short convolution and SiLU on x, B and C before; then the gate z, an RMS norm over all channels and
+    the output projection. Steps, decays and the state ``[N, num_heads, head_dim, state_size]`` are kept in float32.
+
+    Args:
+        num_heads: heads, ``hidden_size * expand / head_dim`` of them; that unless given.
+        head_dim: channels of a head.
+        hidden_size: channels in and out.
+        state_size: the size of the state of each channel.
+        expand: channels of all heads together over ``hidden_size``.
+        n_groups: groups of heads that share B and C.
+        conv_kernel: width of the convolution.
+        conv_init: its weights begin uniform up to this; by PyTorch's rule unless given.
+        use_conv_bias: whether it has a bias.
+        hidden_act: activation after the convolution, ``"silu"`` or its other name ``"swish"``.
+        A_init_range: rates begin uniform between these two.
+        D_has_hdim: a factor D for each channel instead of each head.
+        rmsnorm: normalise the output.
+        norm_before_gate: gate what is normalised, instead of normalising what is gated.
+        dt_min: steps begin between this and ``dt_max``, uniform in logarithm,
+        dt_max: see ``dt_min``,
+        dt_init_floor: and at least at this.
+        dt_limit: the least and the greatest step.
+        use_bias: whether the projections have a bias.
+        norm_eps: added to the mean square in the norm of the output.
+        chunk_size: nothing depends on it, chunks have the size that suits the device.
+        layer_idx: the layer's place in the cache.
+        backend: of scan and convolution, ``"triton"``, ``"torch"`` or ``"reference"``; by device where it is None or
+            ``"cuda"``.
+
+    Raises:
+        ValueError: sizes that do not fit, or an unknown activation or backend.
+    """
+
+    A_log: nn.Parameter
+    dt_bias: nn.Parameter
+    mode = "chunk"
+
+    def __init__(
+        self,
+        num_heads: int | None = None,
+        head_dim: int = 64,
+        hidden_size: int = 2048,
+        state_size: int = 128,
+        expand: float = 2,
+        n_groups: int = 1,
+        conv_kernel: int = 4,
+        conv_init: float | None = None,
+        use_conv_bias: bool = True,
+        hidden_act: str = "silu",
+        A_init_range: tuple[float, float] = (1, 16),
+        D_has_hdim: bool = False,
+        rmsnorm: bool = True,
+        norm_before_gate: bool = False,
+        dt_min: float = 0.001,
+        dt_max: float = 0.1,
+        dt_init_floor: float = 1e-4,
+        dt_limit: tuple[float, float] = (0.0, float("inf")),
+        use_bias: bool = False,
+        norm_eps: float = 1e-5,
+        chunk_size: int = 256,
+        layer_idx: int | None = None,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__(hidden_size, layer_idx)
+        check_choice("hidden_act", hidden_act, ("silu", "swish"))
+        check_choice("backend", backend, BACKENDS)
+        self.intermediate_size = int(expand * hidden_size)
+        check_divisible("hidden_size * expand", self.intermediate_size, "head_dim", head_dim)
+        self.num_heads = self.intermediate_size // head_dim
+        if num_heads not in (None, self.num_heads):
+            raise ValueError(f"num_heads: expected hidden_size * expand / head_dim = {self.num_heads}, got {num_heads}")
+        check_divisible("num_heads", self.num_heads, "n_groups", n_groups)
+        self.head_dim, self.state_size, self.n_groups = head_dim, state_size, n_groups
+        self.conv_init, self.A_init_range = conv_init, A_init_range
+        self.dt_min, self.dt_max, self.dt_init_floor = dt_min, dt_max, dt_init_floor
+        self.dt_limit = dt_limit
+        self.norm_before_gate = norm_before_gate
+        self.chunk_size = chunk_size
+        self.backend = None if backend == "cuda" else backend
+
+        self.conv_widths = [self.intermediate_size, n_groups * state_size, n_groups * state_size]
+        self.in_widths = [self.intermediate_size, sum(self.conv_widths), self.num_heads]
+        self.conv1d = ShortConvolution(
+            sum(self.conv_widths), conv_kernel, use_conv_bias, activation=hidden_act, backend=self.backend
+        )
+        self.in_proj = nn.Linear(hidden_size, sum(self.in_widths), bias=use_bias)
+        self.D = nn.Parameter(torch.ones(self.intermediate_size if D_has_hdim else self.num_heads))
+        for name, value in self._initial_rates_and_steps().items():
+            self.register_parameter(name, nn.Parameter(value.to(torch.get_default_dtype())))
+        if conv_init is not None:
+            nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
+        if rmsnorm:
+            norm = FusedRMSNormGated if norm_before_gate else RMSNorm
+            self.norm = norm(self.intermediate_size, eps=norm_eps)
+        self.out_proj = nn.Linear(self.intermediate_size, hidden_size, bias=use_bias)
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """What the recurrence and its convolution start from, drawn afresh, by name."""
+        bound = self.conv1d.kernel_size[0] ** -0.5 if self.conv_init is None else self.conv_init
+        filters = torch.empty(self.conv1d.weight.shape, dtype=torch.float32).uniform_(-bound, bound)
+        return {"conv1d.weight": filters, "D": torch.ones(self.D.shape), **self._initial_rates_and_steps()}
+
+    def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Inputs, B, C and steps of x, the recurrence, and the gated and normalised output."""
+        z, convolved, dt = self.in_proj(x).split(self.in_widths, -1)
+        (convolved,), conv_state = call.convolve((self.conv1d,), (convolved,))
+        inputs, B, C = convolved.split(self.conv_widths, -1)
+        B, C = (y.unflatten(-1, (self.n_groups, self.state_size)) for y in (B, C))
+        results = (fused_recurrent_ssd if self.is_recurrent(call) else mamba_chunk_scan)(
+            inputs.unflatten(-1, (self.num_heads, self.head_dim)),
+            dt,
+            -self.A_log.to(torch.promote_types(self.A_log.dtype, torch.float32)).exp(),
+            B,
+            C,
+            D=self.D if self.D.shape[0] == self.num_heads else self.D.unflatten(0, (self.num_heads, self.head_dim)),
+            dt_bias=self.dt_bias,
+            initial_states=call.read("recurrent_state"),
+            cu_seqlens=call.cu_seqlens,
+            dt_softplus=True,
+            dt_limit=self.dt_limit,
+            return_final_states=call.writes,
+            backend=self.backend,
+        )
+        y, states = results if isinstance(results, tuple) else (results, None)
+        call.write(recurrent_state=states, conv_state=conv_state)
+        return (self.out_proj(self._gate(y.flatten(-2), z)),)
+
+    def _gate(self, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        if not hasattr(self, "norm"):
+            return swiglu(z, y)
+        return self.norm(y, z) if self.norm_before_gate else self.norm(swiglu(z, y))  # type: ignore[no-any-return]
+
+    def _initial_rates_and_steps(self) -> dict[str, torch.Tensor]:
+        rate, spread = (torch.empty(self.num_heads, dtype=torch.float32) for _ in range(2))
+        rate.uniform_(*self.A_init_range)
+        spread.uniform_(math.log(self.dt_min), math.log(self.dt_max))
+        step = spread.exp().clamp(min=self.dt_init_floor)
+        # The inverse of softplus.
+        return {"dt_bias": step + torch.log(-torch.expm1(-step)), "A_log": rate.log()}

@@ -1,0 +1,187 @@
+"""Weights of other programs' models as ours, and back: the same numbers under other names, never other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+import transformers
+
+from fla.models.backbone import BackboneConfig
+from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM
+
+Weights = Mapping[str, torch.Tensor]
+AnyModel = TypeVar("AnyModel", bound=transformers.PreTrainedModel)
+
+#: Our key -> transformers' key, of what both have.
+_MAMBA2_TRANSFORMERS = {
+    **{key: key for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_heads", "head_dim", "state_size")},
+    **{key: key for key in ("expand", "conv_kernel", "n_groups", "use_bias", "use_conv_bias", "hidden_act")},
+    **{key: key for key in ("initializer_range", "residual_in_fp32", "rescale_prenorm_residual", "chunk_size")},
+    **{key: key for key in ("use_cache", "tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")},
+    "norm_eps": "layer_norm_epsilon",
+    "dt_min": "time_step_min",
+    "dt_max": "time_step_max",
+    "dt_init_floor": "time_step_floor",
+    "dt_limit": "time_step_limit",
+}
+#: Our key -> the key in ``ssm_cfg`` of state-spaces, of what both have.
+_MAMBA2_STATE_SPACES = {
+    **{key: key for key in ("conv_init", "expand", "A_init_range", "D_has_hdim", "rmsnorm", "norm_before_gate")},
+    **{key: key for key in ("dt_min", "dt_max", "dt_init_floor", "dt_limit", "chunk_size")},
+    "state_size": "d_state",
+    "conv_kernel": "d_conv",
+    "head_dim": "headdim",
+    "n_groups": "ngroups",
+    "use_bias": "bias",
+    "use_conv_bias": "conv_bias",
+}
+#: What our Mamba-2 can be and those of transformers cannot.
+_MAMBA2_ONLY_OURS = {"rmsnorm": True, "norm_before_gate": False, "D_has_hdim": False}
+_EMBEDDING = {"ours": "backbone.embeddings.weight", "state_spaces": "backbone.embedding.weight"}
+
+
+def mamba2_from_transformers(model: transformers.Mamba2ForCausalLM) -> Mamba2ForCausalLM:
+    """Transformers' own Mamba-2 as ours, with the same weights under the same names.
+
+    Example::
+
+        theirs = transformers.AutoModelForCausalLM.from_pretrained("state-spaces/mamba2-...-hf")
+        mamba2_from_transformers(theirs).save_pretrained("ours")
+
+    Args:
+        model: transformers' model.
+
+    Returns:
+        Our model, in the dtype and on the device of the other.
+    """
+    known = {ours: getattr(model.config, theirs) for ours, theirs in _MAMBA2_TRANSFORMERS.items()}
+    return _filled(Mamba2ForCausalLM(Mamba2Config(**known)), model.state_dict())
+
+
+def mamba2_to_transformers(model: Mamba2ForCausalLM) -> transformers.Mamba2ForCausalLM:
+    """Our Mamba-2 as transformers' own: the way back of :func:`mamba2_from_transformers`.
+
+    Args:
+        model: our model.
+
+    Returns:
+        Transformers' model, in the dtype and on the device of ours.
+
+    Raises:
+        ValueError: an option that theirs does not have.
+    """
+    _check_plain(model.config, _MAMBA2_ONLY_OURS, "transformers' Mamba2")
+    known = {theirs: getattr(model.config, ours) for ours, theirs in _MAMBA2_TRANSFORMERS.items()}
+    known["num_heads"] = int(model.config.expand * model.config.hidden_size) // model.config.head_dim
+    return _filled(transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**known)), model.state_dict())
+
+
+def mamba2_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> Mamba2ForCausalLM:
+    """A Mamba-2 release of state-spaces as our model.
+
+    Args:
+        config: its ``config.json``: ``d_model``, ``n_layer``, ``ssm_cfg`` and so on, as the package mamba-ssm has them.
+        weights: its ``pytorch_model.bin``, by name.
+
+    Returns:
+        Our model, in the dtype and on the device of the weights.
+
+    Raises:
+        ValueError: an option that we do not have.
+    """
+    ssm = dict(config.get("ssm_cfg", {}))
+    _check_state_spaces(config, ssm.pop("layer", "Mamba1"), "Mamba2")
+    names = {theirs: ours for ours, theirs in _MAMBA2_STATE_SPACES.items()}
+    if unknown := ssm.keys() - names.keys():
+        raise ValueError(f"ssm_cfg: expected {', '.join(sorted(names))}, got {', '.join(sorted(unknown))} as well")
+    options = {names[theirs]: value for theirs, value in ssm.items()}
+    _check_one_group(options.get("n_groups", 1), options)
+    ours = Mamba2Config(**options, **_shape_of_state_spaces(config, weights))
+    return _filled(Mamba2ForCausalLM(ours), _named_as_ours(weights, ours))
+
+
+def mamba2_to_state_spaces(model: Mamba2ForCausalLM) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Our Mamba-2 as a release of state-spaces: the way back of :func:`mamba2_from_state_spaces`.
+
+    Args:
+        model: our model.
+
+    Returns:
+        ``(config, weights)``; the weights share their memory with those of the model.
+
+    Raises:
+        ValueError: an option that theirs does not have.
+    """
+    config = model.config
+    _check_plain(config, {"norm_eps": 1e-5}, "state-spaces' Mamba2")
+    _check_one_group(config.n_groups, {"rmsnorm": config.rmsnorm})
+    ssm = {theirs: getattr(config, ours) for ours, theirs in _MAMBA2_STATE_SPACES.items()}
+    return _config_of_state_spaces(config, {"layer": "Mamba2", **ssm}), _named_as_state_spaces(model.state_dict())
+
+
+def _filled(model: AnyModel, weights: Weights) -> AnyModel:
+    first = next(iter(weights.values()))
+    model.to(device=first.device, dtype=first.dtype)  # type: ignore[call-arg]  # transformers wraps it
+    model.load_state_dict(weights)
+    return model
+
+
+def _check_plain(config: BackboneConfig, options: Mapping[str, Any], whose: str) -> None:
+    for key, value in {**options, "attn": None}.items():
+        if getattr(config, key) != value:
+            raise ValueError(f"{key}: {whose} has {value} only, got {getattr(config, key)}")
+
+
+def _check_one_group(n_groups: Any, options: Mapping[str, Any]) -> None:
+    if n_groups != 1 and options.get("rmsnorm", True):
+        raise ValueError(f"n_groups: mamba-ssm normalises each group, we all channels; expected 1, got {n_groups}")
+
+
+def _check_state_spaces(config: Mapping[str, Any], layer: str, wanted: str) -> None:
+    if layer != wanted:
+        raise ValueError(f"ssm_cfg: expected layer {wanted}, got {layer}")
+    for key, value in {"d_intermediate": 0, "rms_norm": True, "attn_layer_idx": []}.items():
+        if config.get(key, value) != value:
+            raise ValueError(f"{key}: expected {value}, got {config[key]}")
+
+
+def _shape_of_state_spaces(config: Mapping[str, Any], weights: Weights) -> dict[str, Any]:
+    return {
+        # The config counts the tokens before they are padded to a multiple of 8 or 16.
+        "vocab_size": weights[_EMBEDDING["state_spaces"]].shape[0],
+        "hidden_size": config["d_model"],
+        "num_hidden_layers": config["n_layer"],
+        "residual_in_fp32": config.get("residual_in_fp32", True),
+        "tie_word_embeddings": config.get("tie_embeddings", True),
+    }
+
+
+def _config_of_state_spaces(config: BackboneConfig, ssm: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "d_model": config.hidden_size,
+        "d_intermediate": 0,
+        "n_layer": config.num_hidden_layers,
+        "vocab_size": config.vocab_size,
+        "pad_vocab_size_multiple": 1,
+        "ssm_cfg": ssm,
+        "attn_layer_idx": [],
+        "rms_norm": True,
+        "residual_in_fp32": config.residual_in_fp32,
+        "tie_embeddings": config.tie_word_embeddings,
+    }
+
+
+def _named_as_ours(weights: Weights, config: BackboneConfig) -> dict[str, torch.Tensor]:
+    renamed = dict(weights)
+    renamed[_EMBEDDING["ours"]] = renamed.pop(_EMBEDDING["state_spaces"])
+    if config.tie_word_embeddings:
+        renamed.setdefault("lm_head.weight", renamed[_EMBEDDING["ours"]])
+    return renamed
+
+
+def _named_as_state_spaces(weights: Weights) -> dict[str, torch.Tensor]:
+    renamed = dict(weights)
+    renamed[_EMBEDDING["state_spaces"]] = renamed.pop(_EMBEDDING["ours"])
+    return renamed

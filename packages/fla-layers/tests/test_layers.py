@@ -596,3 +596,17 @@ def test_rwkv7_starts_from_heights_between_its_first_and_last_layer() -> None:
         assert not layer.o_proj.weight.any()
     assert_close("gate", torch.tensor([0.93, 0.53]), top.v_lora.lora[2].bias[[0, -1]], 1e-6)
     assert not hasattr(bottom, "v_lora")
+
+
+def test_mamba2_starts_as_its_options_say() -> None:
+    torch.manual_seed(0)
+    layer = Mamba2(
+        None, 1, 64, A_init_range=(2, 4), dt_min=0.01, dt_max=0.2, dt_init_floor=0.02, conv_init=0.1, D_has_hdim=True
+    )
+    for values in (dict(layer.named_parameters()), layer.initial_values(1)):
+        rate, step = values["A_log"].exp(), torch.nn.functional.softplus(values["dt_bias"])
+        assert 2 <= rate.min() < 2.2 < 3.8 < rate.max() <= 4.001
+        assert 0.0199 <= step.min() < 0.021 < 0.15 < step.max() <= 0.201
+        assert 0.08 < values["conv1d.weight"].abs().max() <= 0.1
+        assert torch.equal(values["D"], torch.ones(128))
+    assert not torch.equal(layer.A_log, values["A_log"])

@@ -20,6 +20,8 @@ from fla.models import (
     GSAConfig,
     LinearAttentionConfig,
     LinearAttentionModel,
+    Mamba2Config,
+    Mamba2Model,
 )
 from fla.models.configuration import FLAConfig
 
@@ -120,3 +122,11 @@ def test_a_hedgehog_map_starts_as_the_identity_in_a_model_too() -> None:
         for feature_map in (block.attn.feature_map_q, block.attn.feature_map_k):
             assert torch.equal(feature_map.layer.weight, torch.eye(8))
             assert not feature_map.layer.bias.any()
+
+
+def test_projections_of_mamba2_start_smaller_in_deeper_models() -> None:
+    small = {**SMALL, "head_dim": 16, "state_size": 4, "initializer_range": 0.5}
+    for rescaled, bound in ((True, 64**-0.5 / 3), (False, 1.0)):
+        config = Mamba2Config(**{**small, "num_hidden_layers": 9}, rescale_prenorm_residual=rescaled)
+        largest = max(block.mixer.out_proj.weight.abs().max().item() for block in Mamba2Model(config).layers)
+        assert (0.95 * bound < largest <= bound) if rescaled else largest > bound

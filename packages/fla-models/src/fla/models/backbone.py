@@ -92,8 +92,9 @@ class BackboneModel(FLAModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        projection = getattr(getattr(module, self.block_class.mixer_name, None), "out_proj", None)
-        if projection is not None and self.config.rescale_prenorm_residual:
+        # The mixer, not the block: transformers passes by modules that have no parameter of their own.
+        projection = getattr(module, "out_proj", None)
+        if isinstance(module, Mixer) and projection is not None and self.config.rescale_prenorm_residual:
             fresh = nn.init.kaiming_uniform_(torch.empty_like(projection.weight), a=math.sqrt(5))
             initialization.copy_(projection.weight, fresh / math.sqrt(self.config.num_hidden_layers))
 

@@ -27,6 +27,7 @@ from fla.layers import (
     KimiDeltaAttention,
     LightNetAttention,
     LinearAttention,
+    Mamba,
     Mamba2,
     Mixer,
     MultiScaleRetention,
@@ -143,6 +144,10 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     "comba, recurrent, without its corrections": lambda: Comba(
         HIDDEN, 1, 16, 2, None, "fused_recurrent", False, True, False, False, layer_idx=0
     ),
+    "mamba": lambda: Mamba(HIDDEN, intermediate_size=48, layer_idx=0),
+    "mamba, options": lambda: Mamba(
+        HIDDEN, 5, 3, False, 40, 7, dt_init="constant", dt_scale=0.5, use_bias=True, hidden_act="swish", layer_idx=0
+    ),
     "mamba2": lambda: Mamba2(head_dim=16, hidden_size=HIDDEN, state_size=8, layer_idx=0),
     "mamba2, groups, norm before gate": lambda: Mamba2(
         8, 8, HIDDEN, 12, 2, 2, 3, 0.5, D_has_hdim=True, norm_before_gate=True, use_bias=True, layer_idx=0
@@ -196,6 +201,7 @@ CONTINUED = [
     "gated_deltaproduct, three steps, grouped heads",
     "kda, lower bound, grouped heads",
     "comba, grouped heads, no gate",
+    "mamba",
     "mamba2, groups, norm before gate",
     "gla, convolution, grouped heads",
     "gsa, convolution, grouped heads",
@@ -432,6 +438,8 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: RWKV7Attention(head_dim=100), "hidden_size.*head_dim=100, got 1024"),
         (lambda: RWKV7Attention(num_heads=4), "num_heads: expected 16.*got 4"),
         (lambda: RWKV7Attention(value_dim=1000), "value_dim.*num_heads=16, got 1000"),
+        (lambda: Mamba(dt_rank=0), "dt_rank: expected 'auto' or at least 1, got 0"),
+        (lambda: Mamba(dt_init="zero"), "dt_init: expected one of random, constant, got 'zero'"),
         (lambda: Mamba2(4, 64, 96), r"num_heads: expected hidden_size \* expand / head_dim = 3, got 4"),
         (lambda: Mamba2(hidden_size=100), r"hidden_size \* expand: expected a multiple of head_dim=64, got 200"),
         (lambda: Mamba2(hidden_size=96, n_groups=2), "num_heads: expected a multiple of n_groups=2, got 3"),

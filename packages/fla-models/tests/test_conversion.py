@@ -34,6 +34,10 @@ class Kind(NamedTuple):
 
 
 KINDS = {
+    "mamba": Kind("Mamba", {}),
+    "mamba, options": Kind(
+        "Mamba", {"time_step_rank": 5, "use_bias": True, "use_conv_bias": False, "residual_in_fp32": False, "expand": 3}
+    ),
     "mamba2": Kind("Mamba2", {"num_heads": 4, "head_dim": 16, "n_groups": 1}),
     "mamba2, groups, biases": Kind(
         "Mamba2", {"num_heads": 8, "head_dim": 8, "n_groups": 2, "use_bias": True, "time_step_limit": (0.01, 0.05)}
@@ -82,6 +86,31 @@ def test_auto_classes_load_what_they_did_before(kind: Kind, tmp_path: Path) -> N
     base = AutoModel.from_pretrained(tmp_path).eval()
     assert type(base) is type(theirs.backbone)
     assert torch.equal(theirs.backbone(ids).last_hidden_state, base(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_mamba_of_state_spaces_goes_there_and_back(tied: bool) -> None:
+    ours = conversion.mamba_from_transformers(KINDS["mamba"].theirs(tie_word_embeddings=tied)).eval()
+    config, weights = conversion.mamba_to_state_spaces(ours)
+    assert (config["d_model"], config["n_layer"], config["tie_embeddings"]) == (32, 2, tied)
+    assert config["ssm_cfg"] | {"layer": "Mamba1", "d_state": 12, "d_conv": 4, "dt_rank": 2} == config["ssm_cfg"]
+    if tied:
+        del weights["lm_head.weight"]
+    # The first releases do not name their layer.
+    config["ssm_cfg"] = {"d_state": 12}
+    back, ids = conversion.mamba_from_state_spaces(config, weights).eval(), tokens(2, 20)
+    assert torch.equal(ours(ids).logits, back(ids).logits)
+    assert (back.lm_head.weight is back.backbone.embeddings.weight) is tied
+
+
+def test_mamba_that_the_others_do_not_have_is_refused() -> None:
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 8}
+    model = fla.models.MambaForCausalLM(fla.models.MambaConfig(**small, intermediate_size=40))
+    for convert, whose in (("transformers", "transformers'"), ("state_spaces", "state-spaces'")):
+        with pytest.raises(ValueError, match=f"intermediate_size: {whose} Mamba has 64 only, got 40"):
+            getattr(conversion, f"mamba_to_{convert}")(model)
+    with pytest.raises(ValueError, match="ssm_cfg: expected layer Mamba1, got Mamba2"):
+        conversion.mamba_from_state_spaces({"ssm_cfg": {"layer": "Mamba2"}}, {})
 
 
 @pytest.mark.parametrize("tied", [False, True])

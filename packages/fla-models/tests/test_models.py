@@ -169,6 +169,25 @@ MODELS = {
             "attn": WINDOWED,
         },
     ),
+    "mamba": Model("Mamba", {"state_size": 8, "intermediate_size": None}),
+    "mamba, hybrid": Model(
+        "Mamba",
+        {
+            "state_size": 5,
+            "dt_rank": 7,
+            "dt_init_scheme": "constant",
+            "use_conv_bias": False,
+            "use_bias": True,
+            "residual_in_fp32": True,
+            "rescale_prenorm_residual": True,
+            "num_hidden_layers": 3,
+            "attn": WINDOWED,
+        },
+    ),
+    "samba": Model("Samba", {"state_size": 8}),
+    "samba, options": Model(
+        "Samba", {"time_step_rank": 3, "residual_in_fp32": True, "fuse_norm": False, "attn": WINDOWED}
+    ),
     "mamba2": Model("Mamba2", {"num_heads": None, "head_dim": 16, "state_size": 8}),
     "mamba2, hybrid": Model(
         "Mamba2",
@@ -222,6 +241,7 @@ KINDS = [
     "rwkv6, options",
     "rwkv7, hybrid",
     "mamba2, hybrid",
+    "samba, options",
     "transformer, options",
 ]
 every_kind = pytest.mark.parametrize("model", [MODELS[name] for name in KINDS], ids=KINDS)

@@ -22,6 +22,7 @@ _MENU = {
     "KimiDeltaAttention": "fla.layers.kda",
     "LightNetAttention": "fla.layers.lightnet",
     "LinearAttention": "fla.layers.linear_attn",
+    "Mamba": "fla.layers.mamba",
     "Mamba2": "fla.layers.mamba2",
     "Mixer": "fla.layers.base",
     "MultiScaleRetention": "fla.layers.multiscale_retention",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from fla.layers.kda import KimiDeltaAttention as KimiDeltaAttention
     from fla.layers.lightnet import LightNetAttention as LightNetAttention
     from fla.layers.linear_attn import LinearAttention as LinearAttention
+    from fla.layers.mamba import Mamba as Mamba
     from fla.layers.mamba2 import Mamba2 as Mamba2
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
     from fla.layers.rebased import ReBasedLinearAttention as ReBasedLinearAttention

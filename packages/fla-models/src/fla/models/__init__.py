@@ -18,11 +18,13 @@ from fla.models.hgrn2 import HGRN2Config, HGRN2ForCausalLM, HGRN2Model
 from fla.models.kda import KDAConfig, KDAForCausalLM, KDAModel
 from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetModel
 from fla.models.linear_attn import LinearAttentionConfig, LinearAttentionForCausalLM, LinearAttentionModel
+from fla.models.mamba import MambaConfig, MambaForCausalLM, MambaModel
 from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
 from fla.models.rebased import ReBasedConfig, ReBasedForCausalLM, ReBasedModel
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
 from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM, RWKV6Model
 from fla.models.rwkv7 import RWKV7Config, RWKV7ForCausalLM, RWKV7Model
+from fla.models.samba import SambaConfig, SambaForCausalLM, SambaModel
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
 
@@ -67,6 +69,9 @@ __all__ = [
     "LinearAttentionConfig",
     "LinearAttentionForCausalLM",
     "LinearAttentionModel",
+    "MambaConfig",
+    "MambaForCausalLM",
+    "MambaModel",
     "Mamba2Config",
     "Mamba2ForCausalLM",
     "Mamba2Model",
@@ -82,6 +87,9 @@ __all__ = [
     "RWKV7Config",
     "RWKV7ForCausalLM",
     "RWKV7Model",
+    "SambaConfig",
+    "SambaForCausalLM",
+    "SambaModel",
     "SimpleGLAConfig",
     "SimpleGLAForCausalLM",
     "SimpleGLAModel",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedConfig, set_seed
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, set_seed
 from transformers.modeling_utils import PreTrainedModel
 
 from fla.models._command import UserError, one_line, suggest
 from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
+from fla.models.registration import causal_lm_of, config_of_shared_type
 
 #: What configs and models raise over values that do not fit together.
 _BAD_VALUE = (
@@ -81,7 +82,7 @@ def make_config(model_type: str, size: Size, length: int, overrides: Mapping[str
     """The config of a byte-level model.
 
     Args:
-        model_type: any that ``AutoModelForCausalLM`` knows.
+        model_type: any that ``AutoModelForCausalLM`` knows; ours where both we and transformers have it.
         size: its shape.
         length: of the sequences it is trained on.
         overrides: keys of the config that are wanted otherwise.
@@ -91,7 +92,7 @@ def make_config(model_type: str, size: Size, length: int, overrides: Mapping[str
     """
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise UserError(f"--model: no language model is called {model_type!r}{suggest(model_type, causal_lm_types())}")
-    config_class = CONFIG_MAPPING[model_type]
+    config_class = config_of_shared_type(model_type) or CONFIG_MAPPING[model_type]
     try:
         defaults = config_class().to_dict()
         aliases = config_class.attribute_map
@@ -113,7 +114,10 @@ def make_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """
     set_seed(seed)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        causal_lm = causal_lm_of(config.to_dict())
+        if issubclass(causal_lm, PreTrainedModel):
+            return causal_lm(config)  # type: ignore[arg-type]
+        model: PreTrainedModel = causal_lm.from_config(config)
         return model
     except _BAD_VALUE as error:
         raise UserError(f"--model {config.model_type}: {one_line(error)}") from error
@@ -130,8 +134,6 @@ def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:
         "vocab_size": VOCABULARY,
         "hidden_size": size.hidden_size,
         "num_hidden_layers": size.layers,
-        "num_heads": size.heads,
-        "num_attention_heads": size.heads,
         "max_position_embeddings": max(length, 2048),
         "bos_token_id": END_OF_TEXT,
         "eos_token_id": END_OF_TEXT,
@@ -142,6 +144,8 @@ def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:
     }
     # Where these are None, the config works them out.
     if_set = {
+        "num_heads": size.heads,
+        "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads,
         "head_dim": size.hidden_size // size.heads,
         "intermediate_size": 4 * size.hidden_size,

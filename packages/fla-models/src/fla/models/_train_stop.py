@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -92,6 +94,28 @@ class RefuseDivergence(TrainerCallback):
         loss = (logs or {}).get("loss", 0.0)
         if not torch.isfinite(torch.tensor(loss)):
             raise UserError(f"the loss is {loss} at step {state.global_step}: try a lower --lr, with --fresh")
+
+
+_KEPT: list[object] = []
+
+
+def keep(trainer: object) -> None:
+    """Let what holds the process group live as long as the process, if there are several.
+
+    Gloo joins its threads when the last of it is freed, while the interpreter's lock is held, and one of them may be
+    waiting for that lock: so it was with PyTorch 2.13.
+    """
+    if _several():
+        _KEPT.append(trainer)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; one of several ends without freeing anything."""
+    if _several():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise SystemExit(code)
 
 
 def _several() -> bool:

@@ -57,10 +57,12 @@ class BackboneBlock(Block):
     """``x + mixer(norm(x))``."""
 
     mixer_name: ClassVar[str] = "mixer"
+    norm_name: ClassVar[str] = "norm"
+    """Where the norm before the mixer is found, as checkpoints have it."""
 
     def __init__(self, config: BackboneConfig, mixer: Mixer) -> None:
         super(Block, self).__init__()
-        self.norm = self.make_norm(config)
+        self.add_module(self.norm_name, self.make_norm(config))
         self.mixer = mixer
         self.residual_in_fp32 = config.residual_in_fp32
 
@@ -76,7 +78,8 @@ class BackboneBlock(Block):
     ) -> tuple[torch.Tensor, ...]:
         """One block; see :meth:`Block.forward`."""
         taken = dict(zip(self.mixer.takes, shared))
-        mixed, _, _, *handed_on = self.mixer(self.norm(hidden_states), **call, **taken)
+        normed = getattr(self, self.norm_name)(hidden_states)
+        mixed, _, _, *handed_on = self.mixer(normed, **call, **taken)
         if self.residual_in_fp32:
             hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
         return (hidden_states + mixed, *handed_on)
@@ -87,7 +90,7 @@ class BackboneModel(FLAModel):
 
     config: BackboneConfig
     base_model_prefix = "backbone"
-    block_class = BackboneBlock
+    block_class: ClassVar[type[BackboneBlock]] = BackboneBlock
     norm_name: ClassVar[str] = "norm_f"
 
     def _init_weights(self, module: nn.Module) -> None:

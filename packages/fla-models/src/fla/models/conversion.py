@@ -9,24 +9,43 @@ import torch
 import transformers
 
 from fla.models.backbone import BackboneConfig
+from fla.models.mamba import MambaConfig, MambaForCausalLM
 from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM
 
 Weights = Mapping[str, torch.Tensor]
 AnyModel = TypeVar("AnyModel", bound=transformers.PreTrainedModel)
 
 #: Our key -> transformers' key, of what both have.
-_MAMBA2_TRANSFORMERS = {
-    **{key: key for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_heads", "head_dim", "state_size")},
-    **{key: key for key in ("expand", "conv_kernel", "n_groups", "use_bias", "use_conv_bias", "hidden_act")},
-    **{key: key for key in ("initializer_range", "residual_in_fp32", "rescale_prenorm_residual", "chunk_size")},
+_TRANSFORMERS = {
+    **{key: key for key in ("vocab_size", "hidden_size", "num_hidden_layers", "state_size", "hidden_act")},
+    **{key: key for key in ("expand", "conv_kernel", "use_bias", "use_conv_bias")},
+    **{key: key for key in ("initializer_range", "residual_in_fp32", "rescale_prenorm_residual")},
     **{key: key for key in ("use_cache", "tie_word_embeddings", "pad_token_id", "bos_token_id", "eos_token_id")},
     "norm_eps": "layer_norm_epsilon",
     "dt_min": "time_step_min",
     "dt_max": "time_step_max",
     "dt_init_floor": "time_step_floor",
+}
+_MAMBA_TRANSFORMERS = {
+    **_TRANSFORMERS,
+    "dt_rank": "time_step_rank",
+    "dt_scale": "time_step_scale",
+    "dt_init_scheme": "time_step_init_scheme",
+}
+_MAMBA2_TRANSFORMERS = {
+    **_TRANSFORMERS,
+    **{key: key for key in ("num_heads", "head_dim", "n_groups", "chunk_size")},
     "dt_limit": "time_step_limit",
 }
 #: Our key -> the key in ``ssm_cfg`` of state-spaces, of what both have.
+_MAMBA_STATE_SPACES = {
+    **{key: key for key in ("expand", "dt_rank", "dt_min", "dt_max", "dt_scale", "dt_init_floor")},
+    "state_size": "d_state",
+    "conv_kernel": "d_conv",
+    "dt_init_scheme": "dt_init",
+    "use_bias": "bias",
+    "use_conv_bias": "conv_bias",
+}
 _MAMBA2_STATE_SPACES = {
     **{key: key for key in ("conv_init", "expand", "A_init_range", "D_has_hdim", "rmsnorm", "norm_before_gate")},
     **{key: key for key in ("dt_min", "dt_max", "dt_init_floor", "dt_limit", "chunk_size")},
@@ -40,6 +59,77 @@ _MAMBA2_STATE_SPACES = {
 #: What our Mamba-2 can be and those of transformers cannot.
 _MAMBA2_ONLY_OURS = {"rmsnorm": True, "norm_before_gate": False, "D_has_hdim": False}
 _EMBEDDING = {"ours": "backbone.embeddings.weight", "state_spaces": "backbone.embedding.weight"}
+
+
+def mamba_from_transformers(model: transformers.MambaForCausalLM) -> MambaForCausalLM:
+    """Transformers' own Mamba as ours, with the same weights under the same names.
+
+    Example::
+
+        theirs = transformers.AutoModelForCausalLM.from_pretrained("state-spaces/mamba-130m-hf")
+        mamba_from_transformers(theirs).save_pretrained("ours")
+
+    Args:
+        model: transformers' model.
+
+    Returns:
+        Our model, in the dtype and on the device of the other.
+    """
+    known = {ours: getattr(model.config, theirs) for ours, theirs in _MAMBA_TRANSFORMERS.items()}
+    return _filled(MambaForCausalLM(MambaConfig(**known)), model.state_dict())
+
+
+def mamba_to_transformers(model: MambaForCausalLM) -> transformers.MambaForCausalLM:
+    """Our Mamba as transformers' own: the way back of :func:`mamba_from_transformers`.
+
+    Args:
+        model: our model.
+
+    Returns:
+        Transformers' model, in the dtype and on the device of ours.
+
+    Raises:
+        ValueError: an option that theirs does not have.
+    """
+    _check_expanded(model.config, "transformers' Mamba")
+    known = {theirs: getattr(model.config, ours) for ours, theirs in _MAMBA_TRANSFORMERS.items()}
+    return _filled(transformers.MambaForCausalLM(transformers.MambaConfig(**known)), model.state_dict())
+
+
+def mamba_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> MambaForCausalLM:
+    """A Mamba release of state-spaces as our model.
+
+    Args:
+        config: its ``config.json``: ``d_model``, ``n_layer``, ``ssm_cfg`` and so on, as the package mamba-ssm has them.
+        weights: its ``pytorch_model.bin``, by name.
+
+    Returns:
+        Our model, in the dtype and on the device of the weights.
+
+    Raises:
+        ValueError: an option that we do not have.
+    """
+    options = _options_of_state_spaces(config, "Mamba1", _MAMBA_STATE_SPACES)
+    ours = MambaConfig(**options, **_shape_of_state_spaces(config, weights))
+    return _filled(MambaForCausalLM(ours), _named_as_ours(weights, ours))
+
+
+def mamba_to_state_spaces(model: MambaForCausalLM) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Our Mamba as a release of state-spaces: the way back of :func:`mamba_from_state_spaces`.
+
+    Args:
+        model: our model.
+
+    Returns:
+        ``(config, weights)``; the weights share their memory with those of the model.
+
+    Raises:
+        ValueError: an option that theirs does not have.
+    """
+    config = model.config
+    _check_expanded(config, "state-spaces' Mamba", norm_eps=1e-5)
+    ssm = {theirs: getattr(config, ours) for ours, theirs in _MAMBA_STATE_SPACES.items()}
+    return _config_of_state_spaces(config, {"layer": "Mamba1", **ssm}), _named_as_state_spaces(model.state_dict())
 
 
 def mamba2_from_transformers(model: transformers.Mamba2ForCausalLM) -> Mamba2ForCausalLM:
@@ -91,12 +181,7 @@ def mamba2_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> Mam
     Raises:
         ValueError: an option that we do not have.
     """
-    ssm = dict(config.get("ssm_cfg", {}))
-    _check_state_spaces(config, ssm.pop("layer", "Mamba1"), "Mamba2")
-    names = {theirs: ours for ours, theirs in _MAMBA2_STATE_SPACES.items()}
-    if unknown := ssm.keys() - names.keys():
-        raise ValueError(f"ssm_cfg: expected {', '.join(sorted(names))}, got {', '.join(sorted(unknown))} as well")
-    options = {names[theirs]: value for theirs, value in ssm.items()}
+    options = _options_of_state_spaces(config, "Mamba2", _MAMBA2_STATE_SPACES)
     _check_one_group(options.get("n_groups", 1), options)
     ours = Mamba2Config(**options, **_shape_of_state_spaces(config, weights))
     return _filled(Mamba2ForCausalLM(ours), _named_as_ours(weights, ours))
@@ -132,6 +217,20 @@ def _check_plain(config: BackboneConfig, options: Mapping[str, Any], whose: str)
     for key, value in {**options, "attn": None}.items():
         if getattr(config, key) != value:
             raise ValueError(f"{key}: {whose} has {value} only, got {getattr(config, key)}")
+
+
+def _check_expanded(config: MambaConfig, whose: str, **options: Any) -> None:
+    _check_plain(config, {"intermediate_size": int(config.expand * config.hidden_size), **options}, whose)
+
+
+def _options_of_state_spaces(config: Mapping[str, Any], layer: str, keys: Mapping[str, str]) -> dict[str, Any]:
+    """``ssm_cfg`` by our keys."""
+    ssm = dict(config.get("ssm_cfg", {}))
+    _check_state_spaces(config, ssm.pop("layer", "Mamba1"), layer)
+    names = {theirs: ours for ours, theirs in keys.items()}
+    if unknown := ssm.keys() - names.keys():
+        raise ValueError(f"ssm_cfg: expected {', '.join(sorted(names))}, got {', '.join(sorted(unknown))} as well")
+    return {names[theirs]: value for theirs, value in ssm.items()}
 
 
 def _check_one_group(n_groups: Any, options: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TextStreamer, set_seed
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, TextStreamer, set_seed
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -31,6 +31,7 @@ from fla.models._command import (
     seed,
 )
 from fla.models._train_checkpoints import newest_whole
+from fla.models.registration import causal_lm_of
 from fla.utils.hardware import best_device
 
 _PROG = "python -m fla.models.generate"
@@ -54,7 +55,8 @@ def load(checkpoint: str) -> tuple[Any, PreTrainedTokenizerBase]:
             raise UserError(f"{checkpoint} holds no whole checkpoint, nor a model's config.json")
         folder = newest
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(str(folder), output_loading_info=True)
+        config, _ = PreTrainedConfig.get_config_dict(str(folder))
+        loaded: Any = causal_lm_of(config).from_pretrained(str(folder), output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
         if not folder.exists():

@@ -48,7 +48,7 @@ from fla.models._train_checkpoints import MODES, open_run, steps_of
 from fla.models._train_progress import Progress
 from fla.models._train_report import held_out_bits, plot_loss, write_results
 from fla.models._train_settings import CPU, GPU, SIZES, make_config, make_model, parse_override
-from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep
+from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep, keep, leave
 from fla.utils.hardware import hardware
 
 _PROG = "python -m fla.models.train"
@@ -96,7 +96,12 @@ def parse(arguments: Sequence[str] | None) -> Run:
     defaults = GPU if hardware().device in ("cuda", "xpu") else CPU
     parser = Parser(_PROG, "[options]", __doc__ or "")
     add = parser.add_argument
-    add("--model", metavar="TYPE", default="gla", help="any model type of AutoModelForCausalLM (default gla)")
+    add(
+        "--model",
+        metavar="TYPE",
+        default="gla",
+        help="any language model of this library or of transformers (default gla)",
+    )
     add("--data", metavar="TEXT", help="file, folder, or name[:config] of `datasets` (default: standard library)")
     add("--out", metavar="FOLDER", type=Path, help="folder of the run (default runs/TYPE)")
     add("--size", choices=SIZES, default=defaults.size, help="shape of the model (default here: %(default)s)")
@@ -198,6 +203,7 @@ def train(run: Run) -> int:
         processing_class=byte_tokenizer(),
         callbacks=[progress, stop, MarkWhole(), RefuseDivergence()],
     )
+    keep(trainer)
     trainer.remove_callback(PrinterCallback)
     start = time.perf_counter()
     try:
@@ -213,7 +219,6 @@ def train(run: Run) -> int:
     if is_main_process():
         _report(run, prepared, trainer.state.log_history, progress.tokens_per_second, seconds)
         _sample(run)
-    trainer.accelerator.end_training()
     return 0
 
 
@@ -319,4 +324,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(exit_code(_PROG, main))
+    leave(exit_code(_PROG, main))

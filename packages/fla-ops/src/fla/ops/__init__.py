@@ -40,6 +40,9 @@ _MENU = {
     "chunk_linear_attn": "fla.ops.linear_attn",
     "fused_chunk_linear_attn": "fla.ops.linear_attn",
     "fused_recurrent_linear_attn": "fla.ops.linear_attn",
+    "selective_scan": "fla.ops.mamba",
+    "selective_scan_fn": "fla.ops.mamba",
+    "selective_state_update": "fla.ops.mamba",
     "parallel_rebased": "fla.ops.rebased",
     "chunk_retention": "fla.ops.retention",
     "fused_chunk_retention": "fla.ops.retention",
@@ -110,6 +113,11 @@ if TYPE_CHECKING:
         chunk_linear_attn as chunk_linear_attn,
         fused_chunk_linear_attn as fused_chunk_linear_attn,
         fused_recurrent_linear_attn as fused_recurrent_linear_attn,
+    )
+    from fla.ops.mamba import (
+        selective_scan as selective_scan,
+        selective_scan_fn as selective_scan_fn,
+        selective_state_update as selective_state_update,
     )
     from fla.ops.rebased import parallel_rebased as parallel_rebased
     from fla.ops.retention import (

@@ -37,6 +37,11 @@ class Operands(NamedTuple):
         """Of each channel."""
         return self.A.shape[1]
 
+    def contiguous(self) -> Operands:
+        """The same, contiguous."""
+        u, delta, A, B, C = (x.contiguous() for x in self[:5])
+        return Operands(u, delta, A, B, C, *(None if x is None else x.contiguous() for x in self[5:]))
+
 
 def new_states(operands: Operands, cu_seqlens: torch.Tensor | None, backend: str) -> torch.Tensor:
     """Room for the state before each span ``[spans, G, N, D / G]``, as many as the shapes allow."""

@@ -46,7 +46,8 @@ class _Scan:
         groups, states = self.operands.groups, self.operands.states
         if state is None:
             return self.u.new_zeros(len(self.layout.lengths), groups, states, self.u.shape[-1])
-        return state.to(self.dtype).unflatten(1, (groups, -1)).transpose(-1, -2).clone()
+        grouped: torch.Tensor = state.to(self.dtype).unflatten(1, (groups, -1))
+        return grouped.transpose(-1, -2).clone()
 
     @staticmethod
     def last(state: torch.Tensor) -> torch.Tensor:
@@ -55,16 +56,18 @@ class _Scan:
 
     def decay(self, spans: ChunkIndex) -> torch.Tensor:
         """``[M, G, C, N, P]``."""
-        return (self.step[spans].unsqueeze(-2) * self.rates).exp_()
+        exponent: torch.Tensor = self.step[spans].unsqueeze(-2) * self.rates
+        return exponent.exp_()
 
     def run(self, spans: ChunkIndex, decay: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """The state after every step of spans that start from ``state``."""
-        states = self.input[spans].unsqueeze(-2) * self.B[spans].unsqueeze(-1)
+        states: torch.Tensor = self.input[spans].unsqueeze(-2) * self.B[spans].unsqueeze(-1)
         for h, a in zip(states.unbind(2), decay.unbind(2)):
             state = h.addcmul_(a, state)
         return states
 
     def read(self, spans: ChunkIndex, states: torch.Tensor) -> torch.Tensor:
+        """``h C`` after every step ``[M, G, C, P]``."""
         return (self.C[spans].unsqueeze(-2) @ states).squeeze(-2)
 
 
@@ -139,8 +142,7 @@ def selective_scan_bwd_torch(
         ddelta = ddelta * scan.raw.sigmoid()
     none = u.new_empty(0)
     dz = none
-    if z is not None:
-        assert gate is not None and outputs is not None
+    if z is not None and gate is not None and outputs is not None:
         sigmoid = gate.sigmoid()
         dz = (dy * _skip(scan.join(outputs), operands) * sigmoid * (1 + gate * (1 - sigmoid))).to(z.dtype)
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
-from fla.ops.mamba.api import selective_scan, selective_state_update
+from fla.ops.mamba.api import selective_scan
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
 #: H is the number of groups, HV that of channels; K is the size of the state. Rates are logs, as Mamba learns them.
@@ -19,7 +19,6 @@ PARAMETERS = {"rates": "HV K +", "D": "HV", "delta_bias": "HV"}
 STATE = {"initial_state": "N HV K"}
 WHOLE = {**GATED, **PARAMETERS, **STATE}
 BARE = {**OVER_TIME, "delta": "B T HV +", "rates": "HV K +", **STATE}
-ONE_STEP = {"state": "N HV K", "x": "B HV", "dt": "B HV", "B": "B H K", "C": "B H K", "z": "B HV"}
 
 STEPS = {"delta_softplus": False}
 BARE_SHAPES = {
@@ -115,6 +114,7 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
             ("every option", Shape(1, 70, 1, 16, 1, HV=128), WHOLE),
             ("bare", Shape(1, 70, 1, 16, 1, HV=100, options=STEPS), BARE),
             ("packed, groups", Shape(1, 70, 2, 16, 1, HV=256, lengths=(60, 10)), WHOLE),
+            ("many states", Shape(1, 70, 1, 256, 1, HV=64), WHOLE),
         ):
             name = f"{dtype} {title}".removeprefix("torch.")
             yield f"selective_scan {name}", partial(launch, name, shape, scan, operands, dtype)

@@ -8,8 +8,10 @@ from fla.utils._tiles import TileKey, TileTable, power_of_two
 
 #: Steps from one stored state to the next, by backend; the backward pass computes the states between them again.
 SPANS = {"torch": 16, "triton": 64}
-#: What a thread holds of the states of a tile: more would go through memory.
-STATES_PER_THREAD = 64
+#: States of a channel that one thread holds: sums over more of them cross warps.
+STATES_PER_THREAD = 16
+#: More threads would have too few registers each.
+MOST_WARPS = 8
 
 
 class ScanTile(NamedTuple):
@@ -20,20 +22,22 @@ class ScanTile(NamedTuple):
     warps: int
 
 
-def _tile(key: TileKey, widest: int) -> ScanTile:
-    states = power_of_two(key.key_dim, 1)
-    channels = min(widest, power_of_two(key.value_dim, 32))
-    return ScanTile(max(1, min(4, STATES_PER_THREAD // states)), channels, channels // 32)
+def _tile(key: TileKey, steps: int, widest: int) -> ScanTile:
+    states = power_of_two(key.key_dim, STATES_PER_THREAD)
+    most = MOST_WARPS * 32 * STATES_PER_THREAD // states
+    channels = min(widest, most, power_of_two(key.value_dim, 32))
+    return ScanTile(steps, channels, channels * states // (32 * STATES_PER_THREAD))
 
 
 def _output_tile(key: TileKey) -> ScanTile:
     # A warp on its own never waits for others.
-    return _tile(key, 32)
+    return _tile(key, 8, 32)
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:
-    # The gradients of B and C are summed within a program, and stored by each.
-    return _tile(key, 128)
+    # Of every step the states before and after and the decays are held. The gradients of B and C are summed within a
+    # program, and stored by each.
+    return _tile(key, 2 if key.key_dim <= 128 else 1, 128)
 
 
 #: By states of a channel and channels of a group.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._cases import Shape, draw, sequence_cases
 from fla.ops.delta_rule.api import chunk_delta_rule, fused_recurrent_delta_rule, parallel_delta_rule
 from fla.ops.gated_delta_rule.options import write_strength
 from fla.ops.gated_delta_rule.spec import cost
@@ -90,11 +89,3 @@ SPEC = Spec(
     ),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
-
-
-def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A call of each form; the tiles are those of the gated delta rule, compiled by its cases."""
-    for function in (chunk_delta_rule, fused_recurrent_delta_rule):
-        shape = Shape(1, 128, 2, 128, 128)
-        title = "bfloat16 128"
-        yield f"{function.__name__} {title}", partial(launch, title, shape, function, CHUNK, torch.bfloat16)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._cases import Shape, draw, sequence_cases
 from fla.ops.gated_delta_product.api import chunk_gated_delta_product, fused_recurrent_gated_delta_product
 from fla.ops.gated_delta_rule import spec as gated_delta_rule
 from fla.ops.gated_delta_rule.options import write_strength
@@ -94,14 +94,3 @@ SPEC = Spec(
     ),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
-
-
-def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
-    """A call of each form; the tiles are those of the gated delta rule, compiled by its cases."""
-    for function in (chunk, fused_recurrent):
-        shape = Shape(1, 64, 2, 128, 128, M=2)
-        title = "bfloat16 128"
-        yield (
-            f"{function.__name__} {title}",
-            partial(launch, title, shape, function, {**OPERANDS, **STATE}, torch.bfloat16),
-        )

@@ -30,6 +30,7 @@ from fla.layers import (
     Mamba,
     Mamba2,
     Mixer,
+    MultiheadLatentAttention,
     MultiScaleRetention,
     ReBasedLinearAttention,
     RWKV6Attention,
@@ -185,7 +186,23 @@ LAYERS: dict[str, Callable[[], Mixer]] = {
     ),
     "attn, window": lambda: Attention(HIDDEN, num_heads=2, window_size=7, layer_idx=0),
     "attn, window of two": lambda: Attention(HIDDEN, num_heads=2, window_size=2, layer_idx=0),
+    "attn, wide heads, scaled positions": lambda: Attention(
+        HIDDEN,
+        num_heads=2,
+        window_size=11,
+        head_dim=24,
+        o_bias=True,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        layer_idx=0,
+    ),
     "attn, no positions": lambda: Attention(HIDDEN, num_heads=2, rope_theta=None, layer_idx=0),
+    "mla": lambda: MultiheadLatentAttention(HIDDEN, 2, 12, 8, 16, 12, 8, None, layer_idx=0),
+    "mla, window, plain queries": lambda: MultiheadLatentAttention(
+        HIDDEN, 4, None, 4, 12, 6, 8, 12, window_size=7, layer_idx=0
+    ),
+    "mla, window of two, little compressed, stretched": lambda: MultiheadLatentAttention(
+        HIDDEN, 2, 12, 8, 6, 8, 8, 16, 2, rope_scaling={"rope_type": "linear", "factor": 4.0}, layer_idx=0
+    ),
 }
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -456,6 +473,11 @@ def test_bad_input_is_refused_by_name(name: str) -> None:
         (lambda: Attention(100, num_heads=3), "hidden_size.*num_heads=3, got 100"),
         (lambda: Attention(64, num_heads=4, num_kv_heads=0), "num_kv_heads=0"),
         (lambda: Attention(64, num_heads=4, window_size=0), "window_size.*got 0"),
+        (lambda: Attention(64, num_heads=4, rope_theta=None, rope_scaling={}), "rope_scaling: there are no positions"),
+        (lambda: Attention(64, num_heads=4, rope_scaling={"type": "linear"}), "scaling: .* needs factor"),
+        (lambda: MultiheadLatentAttention(kv_lora_rank=0), "kv_lora_rank: expected at least 1, got 0"),
+        (lambda: MultiheadLatentAttention(qk_head_dim=128), "qk_head_dim: expected.*= 192, got 128"),
+        (lambda: MultiheadLatentAttention(window_size=0), "window_size: expected at least 1, got 0"),
     ],
 )
 def test_bad_options_are_refused_by_name(make: Callable[[], Mixer], message: str) -> None:
@@ -463,12 +485,38 @@ def test_bad_options_are_refused_by_name(make: Callable[[], Mixer], message: str
         make()
 
 
+@torch.inference_mode()
 def test_attention_keeps_no_more_keys_than_its_window() -> None:
     layer, cache = build("attn, window"), StateCache()
-    for _ in range(4):
-        layer(inputs(1, 5), past_key_values=cache, use_cache=True)
-    assert cache[0]["attn_state"][0].shape[1] == 6
-    assert cache.get_seq_length(0) == 20
+    for steps in (200, 1, 1, 30, 5, 1):
+        layer(inputs(3, steps), past_key_values=cache, use_cache=True)
+        for kept in cache[0]["attn_state"]:
+            assert kept.shape[1] == 6
+            assert kept.untyped_storage().nbytes() == 3 * 6 * HIDDEN * kept.element_size()
+    assert cache.get_seq_length(0) == 238
+
+
+@pytest.mark.parametrize("name", ["attn", "attn, window", "attn, window of two", "attn, wide heads, scaled positions"])
+@torch.inference_mode()
+def test_attention_is_filled_in_pieces_behind_left_padding(name: str) -> None:
+    # Pieces shorter and longer than the window, that end in padding, begin in it or have none.
+    layer, x, mask = build(name), inputs(3, 90), padded([90, 61, 30], 90, "left")
+    whole, *_ = layer(x, attention_mask=mask)
+    for cuts in ([40, 80], [10, 29, 60, 65], list(range(7, 90, 7))):
+        assert_close(str(cuts), whole, decode(layer, x, cuts, mask), TIGHT)
+
+
+def test_attention_with_a_window_refuses_padding_between_tokens() -> None:
+    layer, x, mask = build("attn, window"), inputs(2, 20), torch.ones(2, 20)
+    mask[1, 7:10] = 0
+    with pytest.raises(ValueError, match="padding between the tokens of a row"):
+        decode(layer, x, [12], mask)
+    # Without a cut the window reaches over the gap, as it does where all columns are kept.
+    mask[1, :7] = 0
+    assert_close("left", layer(x, attention_mask=mask)[0], decode(layer, x, [12], mask), TIGHT)
+    layer = build("attn")
+    mask[1, :7] = 1
+    assert_close("no window", layer(x, attention_mask=mask)[0], decode(layer, x, [12], mask), TIGHT)
 
 
 def test_attention_refuses_packed_sequences_with_a_cache() -> None:

@@ -22,6 +22,8 @@ from fla.models import (
     LinearAttentionModel,
     Mamba2Config,
     Mamba2Model,
+    MLAConfig,
+    MLAModel,
 )
 from fla.models.configuration import FLAConfig
 
@@ -38,6 +40,11 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
         ({"attn": [3]}, TypeError, "attn.*int"),
         ({"attn": {"layers": [1]}}, ValueError, "attn: expected num_heads, got layers only"),
         ({"attn": {"layers": [1], "num_heads": 2, "heads": 1}}, ValueError, "attn.*heads as well"),
+        ({"attn": {"layers": [1], "mixer": "Mamba3"}}, ValueError, "attn: expected mixer.*fla.layers, got .Mamba3"),
+        ({"attn": {"layers": [1], "mixer": "StateCache"}}, ValueError, "attn: expected mixer.*'StateCache'"),
+        ({"attn": {"layers": [1], "mixer": "RWKV7FeedForward"}}, ValueError, "attn: expected mixer.*FeedForward'"),
+        ({"attn": {"layers": [1], "mixer": "Mamba2", "layer_idx": 1}}, ValueError, "attn.*layer_idx as well"),
+        ({"attn": {"num_heads": 2, "mixer": "Mamba2"}}, ValueError, "attn: expected layers, got num_heads, mixer only"),
         ({"attn": {"layers": [2], "num_heads": 2}}, ValueError, r"attn: expected layers from 0 to 1, got \[2\]"),
         (
             {"attn": [{"layers": [0, 1], "num_heads": 2}, {"layers": [1], "num_heads": 1}]},
@@ -130,3 +137,15 @@ def test_projections_of_mamba2_start_smaller_in_deeper_models() -> None:
         config = Mamba2Config(**{**small, "num_hidden_layers": 9}, rescale_prenorm_residual=rescaled)
         largest = max(block.mixer.out_proj.weight.abs().max().item() for block in Mamba2Model(config).layers)
         assert (0.95 * bound < largest <= bound) if rescaled else largest > bound
+
+
+def test_rope_parameters_of_a_checkpoint_are_understood(tmp_path: Path) -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    MLAConfig(**SMALL, num_heads=2).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    written = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("rope_")}
+    path.write_text(json.dumps({**written, "rope_parameters": {"rope_theta": 5e4, **yarn}}))
+    config = MLAConfig.from_pretrained(tmp_path)
+    assert (config.rope_theta, config.rope_scaling) == (5e4, yarn)
+    rotary = MLAModel(config).layers[0].attn.rotary
+    assert (rotary.base, rotary.scaling.kind) == (5e4, "yarn")

@@ -222,7 +222,51 @@ MODELS = {
     "rebased, hybrid": Model("ReBased", {"feature_dim": 8, "use_gamma": False, "fuse_norm": False, "attn": WINDOWED}),
     "transformer": Model("Transformer"),
     "transformer, options": Model(
-        "Transformer", {"num_kv_heads": 1, "window_size": 9, "qk_norm": True, "qkv_bias": True}
+        "Transformer",
+        {
+            "num_kv_heads": 1,
+            "window_size": 9,
+            "qk_norm": True,
+            "qk_norm_eps": 1e-3,
+            "qkv_bias": True,
+            "o_bias": True,
+            "head_dim": 20,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        },
+    ),
+    "transformer, hybrid": Model(
+        "Transformer",
+        {
+            "num_hidden_layers": 5,
+            "window_size": 9,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+            "attn": [
+                {"layers": [0], "mixer": "Mamba2", "num_heads": 4, "head_dim": 16, "state_size": 8},
+                {"layers": [1], "mixer": "GatedDeltaNet", "num_heads": 2, "head_dim": 12, "expand_v": 1},
+                {"layers": [3], "mixer": "HGRN2Attention", "num_heads": 2},
+                {"layers": [4], "num_heads": 2, "head_dim": 12, "qk_norm": True, "norm_eps": 1e-4},
+            ],
+        },
+    ),
+    "mla": Model(
+        "MLA",
+        {"q_lora_rank": 12, "qk_rope_head_dim": 8, "kv_lora_rank": 16, "v_head_dim": 12, "qk_nope_head_dim": 8}
+        | {"qk_head_dim": None},
+    ),
+    "mla, hybrid": Model(
+        "MLA",
+        {
+            "q_lora_rank": None,
+            "qk_rope_head_dim": 8,
+            "kv_lora_rank": 16,
+            "v_head_dim": 12,
+            "qk_nope_head_dim": 8,
+            "qk_head_dim": 16,
+            "window_size": 11,
+            "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+            "num_hidden_layers": 3,
+            "attn": WINDOWED,
+        },
     ),
 }
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
@@ -243,6 +287,7 @@ KINDS = [
     "mamba2, hybrid",
     "samba, options",
     "transformer, options",
+    "transformer, hybrid",
 ]
 every_kind = pytest.mark.parametrize("model", [MODELS[name] for name in KINDS], ids=KINDS)
 #: Compiling is slow, and these hold all that the others do.
@@ -255,6 +300,7 @@ COMPILED = [
     "rwkv7, hybrid",
     "mamba2, hybrid",
     "transformer, options",
+    "transformer, hybrid",
 ]
 TIGHT = 5e-5
 
@@ -626,10 +672,11 @@ def test_keys_can_be_cropped_and_a_transformer_assisted() -> None:
     assert torch.equal(generate(lm, ids), generate(lm, ids, assistant_model=assistant))
 
 
-def test_a_recurrent_model_refuses_assisted_generation() -> None:
-    lm = MODELS["gla"].build()
+@pytest.mark.parametrize("name", ["gla", "transformer, hybrid"])
+def test_a_recurrent_model_refuses_assisted_generation(name: str) -> None:
+    lm = MODELS[name].build()
     with pytest.raises(ValueError, match="stateful"):
-        generate(lm, tokens(1, 5), assistant_model=MODELS["gla"].build())
+        generate(lm, tokens(1, 5), assistant_model=MODELS[name].build())
     with pytest.raises(ValueError, match="rolled back"):
         generate(MODELS["transformer"].build(), tokens(1, 5), assistant_model=lm)
 

@@ -142,6 +142,61 @@ def test_compiles_whole_for_every_length() -> None:
         torch.testing.assert_close(compiled(q, k), rotary(q, k))
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+
+
+def test_scaling_slows_the_turns_and_multiplies_their_length() -> None:
+    q, k = qk()
+    for scaling, positions, factor in (
+        ({"type": "linear", "factor": 4}, torch.arange(7) / 4, 1.0),
+        ({"rope_type": "default", "rope_theta": 100.0}, torch.arange(7), 1.0),
+        ({**YARN, "factor": 1.0, "attention_factor": 0.5}, torch.arange(7), 0.5),
+    ):
+        rotary = RotaryEmbedding(8, base=100.0, scaling=scaling)
+        for x, y in zip((q, k), rotary(q, k)):
+            torch.testing.assert_close(y.double(), factor * turned(x, positions, 100.0, False), rtol=1e-5, atol=1e-5)
+    assert repr(rotary).endswith("scale_base=None, scaling=yarn)")
+
+
+def test_scaling_keeps_the_quick_turns() -> None:
+    q, k = qk(dim=64)
+    y, _ = RotaryEmbedding(64, scaling={**YARN, "attention_factor": 1.0})(q, k)
+    plain, _ = RotaryEmbedding(64)(q, k)
+    slow, _ = RotaryEmbedding(64, scaling={"rope_type": "linear", "factor": 4.0})(q, k)
+    same = [(y[..., c] - plain[..., c]).abs().max() < 1e-5 for c in range(32)]
+    assert same[0]
+    assert not all(same)
+    torch.testing.assert_close(y[..., [31, 63]], slow[..., [31, 63]])
+
+
+LLAMA3 = {"factor": 8, "low_freq_factor": 1, "high_freq_factor": 4, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("scaling", "error", "message"),
+    [
+        ("yarn", TypeError, "scaling: expected a dict or None, got str"),
+        ({"factor": 2.0}, ValueError, "scaling: expected one rope_type of default, linear, llama3, yarn"),
+        ({"rope_type": "yarn", "type": "linear"}, ValueError, "scaling: expected one rope_type of default"),
+        ({"rope_type": "ntk", "factor": 2}, ValueError, "a rope_type of default, linear, llama3, yarn, got 'ntk'"),
+        ({"type": "dynamic", "factor": 2}, ValueError, "'dynamic' makes the frequencies follow the length"),
+        ({"rope_type": "longrope"}, ValueError, "'longrope' makes the frequencies follow the length"),
+        ({"rope_type": "linear"}, ValueError, "'linear' needs factor, got no factor"),
+        ({"rope_type": "linear", "factor": None}, ValueError, "got no factor"),
+        ({"rope_type": "linear", "factor": 0}, ValueError, "a number above 0 for factor, got 0"),
+        ({"rope_type": "linear", "factor": "2"}, ValueError, "a number above 0 for factor, got '2'"),
+        ({"rope_type": "linear", "factor": 2, "beta_fast": 1}, ValueError, "'linear' takes factor, got beta_fast"),
+        ({"rope_type": "default", "factor": 2}, ValueError, "'default' takes no other keys, got factor"),
+        ({"rope_type": "yarn", "factor": 2}, ValueError, "got no original_max_position_embeddings"),
+        ({**YARN, "rope_theta": 1e6}, ValueError, "expected rope_theta to be the base 10000.0, got 1000000.0"),
+        ({"type": "llama3", **LLAMA3, "high_freq_factor": 1}, ValueError, "high_freq_factor above low_freq_factor=1"),
+    ],
+)
+def test_unknown_scaling_is_refused_by_name(scaling: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        RotaryEmbedding(8, scaling=scaling)
+
+
 BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"x": torch.randn(2, 7, 8)}, ValueError, r"x: expected shape \[B, T, H, D\]"),
     ({"x": torch.ones(2, 7, 2, 8, dtype=torch.int32)}, TypeError, "x: expected a floating dtype"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from fla.ops.attn import naive_parallel_attn, parallel_attn
+from fla.ops.attn import naive_parallel_attn, parallel_attn, varlen
 from fla.utils import _backend
 from fla.utils.numerics import assert_close
 
@@ -49,6 +51,48 @@ def test_memory_is_linear_in_the_length() -> None:
 
 
 INT = torch.tensor
+
+
+def kernel(q: Any, k: Any, v: Any, ends: Any, ends_k: Any, max_q: int, max_k: int, **options: Any) -> torch.Tensor:
+    """What the variable-length kernel of a GPU is documented to do."""
+    assert ends.dtype == ends_k.dtype == torch.int32
+    assert (max_q, max_k) == (max(ends.diff()), max(ends_k.diff()))
+    (left, right), grouped = options["window_size"], q.shape[1] != k.shape[1]
+    assert right == 0
+    assert options.get("enable_gqa", False) == grouped
+    window_size = None if left < 0 else left + 1
+    return naive_parallel_attn(q[None], k[None], v[None], options["scale"], window_size, ends, ends_k)[0]
+
+
+def with_groups(
+    q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, scale: Any, window_size: Any, enable_gqa: bool
+) -> Any:
+    return kernel(q, k, v, a, b, c, d, scale=scale, window_size=window_size, enable_gqa=enable_gqa)
+
+
+def without_groups(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, scale: Any, window_size: Any) -> Any:
+    return kernel(q, k, v, a, b, c, d, scale=scale, window_size=window_size)
+
+
+@pytest.mark.parametrize("form", [with_groups, without_groups])
+@pytest.mark.parametrize(
+    ("tensors", "options"),
+    [
+        (draw(1), {"cu_seqlens": INT([0, 3, 10])}),
+        (draw(1, heads=4), {"cu_seqlens": INT([0, 3, 10]), "window_size": 3}),
+        (draw(heads=4), {"window_size": 3}),
+        (draw(length=17), {}),
+        (draw(1, 3, 9, heads=6), {"cu_seqlens": INT([0, 1, 3]), "cu_seqlens_k": INT([0, 4, 9]), "window_size": 2}),
+    ],
+)
+def test_the_variable_length_kernel_is_told_what_it_knows(
+    form: Any, tensors: list[torch.Tensor], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", SimpleNamespace(varlen_attn=form))
+    monkeypatch.setattr(varlen, "_options", None)
+    defaults: dict[str, Any] = {"window_size": None, "cu_seqlens": None, "cu_seqlens_k": None}
+    o = varlen.varlen_attention(*tensors, scale=0.5, **{**defaults, **options})
+    assert_close("o", naive_parallel_attn(*tensors, scale=0.5, **options), o, 1e-6)
 
 
 @pytest.mark.parametrize(

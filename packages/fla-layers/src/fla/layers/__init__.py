@@ -26,6 +26,7 @@ _MENU = {
     "Mamba2": "fla.layers.mamba2",
     "Mixer": "fla.layers.base",
     "MultiScaleRetention": "fla.layers.multiscale_retention",
+    "MultiheadLatentAttention": "fla.layers.mla",
     "ReBasedLinearAttention": "fla.layers.rebased",
     "SimpleGatedLinearAttention": "fla.layers.simple_gla",
     "RWKV6Attention": "fla.layers.rwkv6",
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from fla.layers.linear_attn import LinearAttention as LinearAttention
     from fla.layers.mamba import Mamba as Mamba
     from fla.layers.mamba2 import Mamba2 as Mamba2
+    from fla.layers.mla import MultiheadLatentAttention as MultiheadLatentAttention
     from fla.layers.multiscale_retention import MultiScaleRetention as MultiScaleRetention
     from fla.layers.rebased import ReBasedLinearAttention as ReBasedLinearAttention
     from fla.layers.rwkv6 import RWKV6Attention as RWKV6Attention, RWKV6FeedForward as RWKV6FeedForward

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
+from fla.layers._attention import attend_to_past, extend_cache, rotary_offset
 from fla.layers.base import Call, Mixer, check_divisible
-from fla.layers.utils import find_padding, has_padding
 from fla.modules import RMSNorm, RotaryEmbedding
 from fla.ops.attn import parallel_attn
 
@@ -16,21 +19,28 @@ class Attention(Mixer):
 
     .. math:: o_t = \sum_{s} \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d})\, v_s, \qquad t - window\_size < s \le t
 
-    Positions count the real tokens of each sequence. With a window the cache keeps no more keys than it needs.
+    Positions count the real tokens of each sequence. With a window the cache keeps no more keys than it needs, however
+    the sequence is cut into calls. Which of PyTorch's kernels runs when is said at :func:`fla.ops.attn.parallel_attn`.
 
     Args:
         hidden_size: channels in and out.
         num_heads: query heads.
         num_kv_heads: key and value heads, a divisor of ``num_heads``; as many unless given.
         qkv_bias: biases in the projections of queries, keys and values.
-        qk_norm: RMS norm per head on queries and keys.
+        qk_norm: RMS norm per head on queries and keys, before they turn.
         window_size: keys that a query sees, its own included; all before it unless given.
         rope_theta: base of the rotary frequencies; None for no positions at all.
         max_position_embeddings: longest sequence the model is meant for; it limits nothing here.
         layer_idx: the layer's place in the cache.
+        head_dim: channels of a head, ``hidden_size / num_heads`` unless given.
+        o_bias: a bias in the output projection.
+        norm_eps: added to the mean square in the norms of queries and keys.
+        rope_scaling: how positions are stretched beyond the context of training, as Hugging Face's configs say it;
+            see :class:`fla.modules.rotary.scaling.RopeScaling`.
 
     Raises:
-        ValueError: sizes that the heads do not divide, or a window below 1.
+        TypeError: ``rope_scaling`` is no mapping.
+        ValueError: sizes that the heads do not divide, a window below 1, an unknown scaling, or one without positions.
     """
 
     def __init__(
@@ -44,31 +54,40 @@ class Attention(Mixer):
         rope_theta: float | None = 10000.0,
         max_position_embeddings: int | None = None,
         layer_idx: int | None = None,
+        head_dim: int | None = None,
+        o_bias: bool = False,
+        norm_eps: float = 1e-5,
+        rope_scaling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(hidden_size, layer_idx)
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        check_divisible("hidden_size", hidden_size, "num_heads", num_heads)
+        if head_dim is None:
+            check_divisible("hidden_size", hidden_size, "num_heads", num_heads)
+            head_dim = hidden_size // num_heads
         check_divisible("num_heads", num_heads, "num_kv_heads", num_kv_heads)
         if window_size is not None and window_size < 1:
             raise ValueError(f"window_size: expected at least 1, or None for no window, got {window_size}")
+        if rope_theta is None and rope_scaling is not None:
+            raise ValueError("rope_scaling: there are no positions to scale where rope_theta is None")
         self.num_heads = num_heads
         self.num_kv_heads = num_kv_heads
-        self.head_dim = hidden_size // num_heads
+        self.head_dim = head_dim
         self.qk_norm = qk_norm
         self.window_size = window_size
         self.rope_theta = rope_theta
+        self.rope_scaling = rope_scaling
         self.max_position_embeddings = max_position_embeddings
 
-        kv_dim = num_kv_heads * self.head_dim
-        self.q_proj = nn.Linear(hidden_size, hidden_size, bias=qkv_bias)
+        q_dim, kv_dim = num_heads * head_dim, num_kv_heads * head_dim
+        self.q_proj = nn.Linear(hidden_size, q_dim, bias=qkv_bias)
         self.k_proj = nn.Linear(hidden_size, kv_dim, bias=qkv_bias)
         self.v_proj = nn.Linear(hidden_size, kv_dim, bias=qkv_bias)
-        self.o_proj = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.o_proj = nn.Linear(q_dim, hidden_size, bias=o_bias)
         if qk_norm:
-            self.q_norm = RMSNorm(self.head_dim)
-            self.k_norm = RMSNorm(self.head_dim)
+            self.q_norm = RMSNorm(head_dim, eps=norm_eps)
+            self.k_norm = RMSNorm(head_dim, eps=norm_eps)
         if rope_theta is not None:
-            self.rotary = RotaryEmbedding(self.head_dim, base=rope_theta)
+            self.rotary = RotaryEmbedding(head_dim, base=rope_theta, scaling=rope_scaling)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Attention of the new tokens over themselves and the cache."""
@@ -77,46 +96,10 @@ class Attention(Mixer):
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         if self.rope_theta is not None:
-            q, k = self._rotate(q, k, call)
-        keys, values = (k, v) if call.cache is None else self._extend(k, v, call)
+            q, k = self.rotary(q, k, rotary_offset(call), call.cu_seqlens, call.past + call.steps)
+        keys, values = (k, v) if call.cache is None else extend_cache(k, v, call, self.window_size)
         if call.past == 0:
             o = parallel_attn(q, k, v, window_size=self.window_size, cu_seqlens=call.cu_seqlens)
         else:
-            o = self._attend_to_past(q, keys, values, call)
+            o = attend_to_past(q, keys, values, call, self.window_size)
         return (self.o_proj(o.flatten(-2)),)
-
-    def _rotate(self, q: torch.Tensor, k: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
-        offset: int | torch.Tensor = call.past
-        mask = call.attention_mask
-        if call.past and mask is not None and has_padding(mask, mask.shape[1]):
-            offset = mask[:, : call.past].sum(-1, dtype=torch.int32)
-        return self.rotary(q, k, offset, call.cu_seqlens, call.past + call.steps)  # type: ignore[no-any-return]
-
-    def _extend(self, k: torch.Tensor, v: torch.Tensor, call: Call) -> tuple[torch.Tensor, torch.Tensor]:
-        """All keys and values that the new tokens may see ``[B, L, H, D]``, and the cache told of the new ones."""
-        if call.padding is not None:
-            k, v = call.padding.pad(k), call.padding.pad(v)
-        elif call.cu_seqlens is not None:
-            raise ValueError(
-                "cu_seqlens: a cache of keys needs rows; pass a padded batch [B, T] and its attention_mask instead"
-            )
-        return call.extend(k, v, self.window_size)
-
-    def _attend_to_past(self, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, call: Call) -> torch.Tensor:
-        length = keys.shape[1]
-        padding = None if call.attention_mask is None else find_padding(call.attention_mask, length)
-        if padding is None:
-            return parallel_attn(q, keys, values, window_size=self.window_size)
-        cu_seqlens, batch = call.cu_seqlens, q.shape[0]
-        if cu_seqlens is None:
-            cu_seqlens = torch.arange(0, batch * call.steps + 1, call.steps, dtype=torch.int32, device=q.device)
-            q = q.flatten(0, 1)[None]
-        o = parallel_attn(
-            q,
-            padding.unpad(keys),
-            padding.unpad(values),
-            window_size=self.window_size,
-            cu_seqlens=cu_seqlens,
-            cu_seqlens_k=padding.cu_seqlens,
-        )
-        return o if call.padding is not None else o[0].unflatten(0, (batch, call.steps))

@@ -20,6 +20,7 @@ from fla.models.lightnet import LightNetConfig, LightNetForCausalLM, LightNetMod
 from fla.models.linear_attn import LinearAttentionConfig, LinearAttentionForCausalLM, LinearAttentionModel
 from fla.models.mamba import MambaConfig, MambaForCausalLM, MambaModel
 from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM, Mamba2Model
+from fla.models.mla import MLAConfig, MLAForCausalLM, MLAModel
 from fla.models.rebased import ReBasedConfig, ReBasedForCausalLM, ReBasedModel
 from fla.models.retnet import RetNetConfig, RetNetForCausalLM, RetNetModel
 from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM, RWKV6Model
@@ -69,6 +70,9 @@ __all__ = [
     "LinearAttentionConfig",
     "LinearAttentionForCausalLM",
     "LinearAttentionModel",
+    "MLAConfig",
+    "MLAForCausalLM",
+    "MLAModel",
     "MambaConfig",
     "MambaForCausalLM",
     "MambaModel",

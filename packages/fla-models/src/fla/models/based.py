@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 
 from fla.layers import BasedLinearAttention, GatedShortConvolution, Mixer
 from fla.models.configuration import FLAConfig
-from fla.models.hybrid import attention_of
+from fla.models.hybrid import mixer_of
 from fla.models.modeling import FLAForCausalLM, FLAModel
 from fla.models.registration import register
 
@@ -48,7 +48,7 @@ class BasedConfig(FLAConfig):
                 self.attn = {"layers": windows, "num_heads": self.num_heads, "window_size": WINDOW}
         self.conv_layers = list(self.conv_layers or [])
         super().__post_init__(**kwargs)
-        wrong = [layer for layer in self.conv_layers if layer not in layers or attention_of(self.attn, layer)]
+        wrong = [layer for layer in self.conv_layers if layer not in layers or mixer_of(self.attn, layer)]
         if wrong:
             raise ValueError(
                 f"conv_layers: expected layers from 0 to {self.num_hidden_layers - 1} that attn does not list, "

@@ -50,7 +50,7 @@ class FLAConfig(PreTrainedConfig):
         max_position_embeddings: longest sequence that the model is meant for.
         elementwise_affine: whether the norms inside mixers learn a weight.
         norm_eps: added to the mean square in norms.
-        attn: softmax attention in some layers; see :func:`fla.models.hybrid.normalise_attn`.
+        attn: softmax attention or another mixer in some layers; see :func:`fla.models.hybrid.normalise_attn`.
         use_cache: keep states for the next call, outside training.
         pad_token_id: padding.
         bos_token_id: start of a text.

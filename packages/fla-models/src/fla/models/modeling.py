@@ -18,11 +18,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
-from fla.layers import Attention, Mixer
+from fla.layers import Mixer
 from fla.layers.cache import StateCache
 from fla.models.cache import Cache
 from fla.models.configuration import FLAConfig
-from fla.models.hybrid import attention_of
+from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
 from fla.models.losses import causal_loss
 from fla.modules import GatedMLP, RMSNorm
 from fla.modules.mlp import is_bare_linear
@@ -91,6 +91,10 @@ class FLAPreTrainedModel(PreTrainedModel):
     # A recurrent state cannot be rolled back, so decoding that guesses ahead is out.
     _is_stateful = True
 
+    def __init__(self, config: FLAConfig) -> None:
+        super().__init__(config)
+        self._is_stateful = self._is_stateful or has_recurrent_mixer(config.attn)
+
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
         initial_values = getattr(module, "initial_values", None)
@@ -123,13 +127,14 @@ class FLAModel(FLAPreTrainedModel):
         self.post_init()  # type: ignore[no-untyped-call]
 
     def make_mixer(self, layer_idx: int) -> Mixer:
-        """The mixer of a layer: softmax attention where ``config.attn`` says so, else the model's own."""
+        """The mixer of a layer: the one that ``config.attn`` gives it, else the model's own."""
         config = self.config
-        spec = attention_of(config.attn, layer_idx)
-        if spec is not None:
-            return Attention(
-                config.hidden_size, max_position_embeddings=config.max_position_embeddings, layer_idx=layer_idx, **spec
-            )
+        other = mixer_of(config.attn, layer_idx)
+        if other is not None:
+            mixer_class, options = other
+            parameters = inspect.signature(mixer_class).parameters
+            given = {name: getattr(config, name) for name in FROM_MODEL if name in parameters}
+            return mixer_class(**given, **options, layer_idx=layer_idx)
         keys = {name: self.mixer_keys.get(name, name) for name in inspect.signature(self.mixer_class).parameters}
         arguments = {name: getattr(config, key) for name, key in keys.items() if hasattr(config, key)}
         return self.mixer_class(**arguments, layer_idx=layer_idx)

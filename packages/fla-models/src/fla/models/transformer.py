@@ -5,16 +5,18 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import Attention
+from fla.models._rope import RopeConfig
 from fla.models.configuration import FLAConfig
 from fla.models.modeling import FLAForCausalLM, FLAModel
 from fla.models.registration import register
 
 
 @strict
-class TransformerConfig(FLAConfig):
+class TransformerConfig(RopeConfig):
     """The config of :class:`TransformerForCausalLM`.
 
-    Keys that :class:`FLAConfig` does not have are arguments of :class:`fla.layers.Attention`.
+    Keys that :class:`RopeConfig` does not have are arguments of :class:`fla.layers.Attention`; ``qk_norm_eps`` is its
+    ``norm_eps``.
     """
 
     model_type = "transformer"
@@ -33,7 +35,9 @@ class TransformerConfig(FLAConfig):
     qkv_bias: bool = False
     qk_norm: bool = False
     window_size: int | None = None
-    rope_theta: int | float | None = 10000.0
+    head_dim: int | None = None
+    o_bias: bool = False
+    qk_norm_eps: int | float = 1e-5
 
 
 class TransformerModel(FLAModel):
@@ -41,6 +45,7 @@ class TransformerModel(FLAModel):
 
     config: TransformerConfig
     mixer_class = Attention
+    mixer_keys: ClassVar[dict[str, str]] = {"norm_eps": "qk_norm_eps"}
     _is_stateful = False
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import nn
 
 from fla.modules.rotary.api import rotate
 from fla.modules.rotary.positions import Tables
+from fla.modules.rotary.scaling import RopeScaling
 from fla.utils._tiles import power_of_two
 
 
@@ -25,9 +29,12 @@ class RotaryEmbedding(nn.Module):
         interleaved: neighbouring channels make a pair.
         pos_idx_in_fp32: False computes angles in the dtype of the queries, for models that were trained so.
         device: where to make the first tables; they follow the queries.
+        scaling: a ``rope_scaling`` of Hugging Face's configs, for contexts longer than those of training; see
+            :class:`fla.modules.rotary.scaling.RopeScaling`.
 
     Raises:
-        ValueError: ``dim`` is odd or not positive.
+        TypeError: ``scaling`` is no mapping.
+        ValueError: ``dim`` is odd or not positive, or ``scaling`` names what is not known.
     """
 
     def __init__(
@@ -38,6 +45,7 @@ class RotaryEmbedding(nn.Module):
         interleaved: bool = False,
         pos_idx_in_fp32: bool = True,
         device: torch.device | str | None = None,
+        scaling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if dim <= 0 or dim % 2:
@@ -47,6 +55,7 @@ class RotaryEmbedding(nn.Module):
         self.scale_base = scale_base
         self.interleaved = interleaved
         self.pos_idx_in_fp32 = pos_idx_in_fp32
+        self.scaling = RopeScaling(scaling, self.base)
         self._tables: Tables | None = None
         if device is not None and torch.device(device).type != "meta":
             self._lookup(1, torch.device(device), torch.float32)
@@ -96,16 +105,17 @@ class RotaryEmbedding(nn.Module):
         return kept
 
     def _make(self, length: int, device: torch.device, dtype: torch.dtype) -> Tables:
-        frequencies = self.base ** -(torch.arange(0, self.dim, 2, device=device, dtype=torch.float32) / self.dim)
+        channel = torch.arange(0, self.dim, 2, device=device, dtype=torch.float32)
+        frequencies = self.scaling.scale(1 / self.base ** (channel / self.dim))
         steps = torch.arange(length, device=device)
         angles = (steps[:, None].to(dtype) * frequencies.to(dtype)).float()
-        cos, sin = angles.cos(), angles.sin()
+        cos, sin = angles.cos() * self.scaling.factor, angles.sin() * self.scaling.factor
         if self.scale_base is None:
             return Tables(cos, sin)
-        channel = torch.arange(0, self.dim, 2, device=device, dtype=torch.float32)
         scale = ((channel + 0.4 * self.dim) / (1.4 * self.dim)) ** (steps[:, None] / self.scale_base)
         return Tables(cos * scale, sin * scale, cos / scale, sin / scale)
 
     def extra_repr(self) -> str:
         """Size and options."""
-        return f"{self.dim}, base={self.base}, interleaved={self.interleaved}, scale_base={self.scale_base}"
+        options = f"{self.dim}, base={self.base}, interleaved={self.interleaved}, scale_base={self.scale_base}"
+        return options if self.scaling.kind == "default" else f"{options}, scaling={self.scaling.kind}"

@@ -35,7 +35,17 @@ def parallel_attn(
 
     .. math:: o_t = \sum_{s} \mathrm{softmax}_s(scale \cdot q_t \cdot k_s)\, v_s, \qquad t - window\_size < s \le t
 
-    Memory is linear in the lengths. Scores and softmax are in float32 (float64 for float64 inputs). Differentiable
+    Memory is linear in the lengths: no T x T mask or scores are ever made. PyTorch's calls are:
+
+    - ``scaled_dot_product_attention`` without a mask for a dense batch that needs none or the causal one: without a
+      window and as many queries as keys, or one query;
+    - ``torch.nn.attention.varlen.varlen_attn``, in one launch, for all else (packed sequences, windows, queries after
+      a past) in bfloat16 and float16 on NVIDIA GPUs from compute capability 8.0, with K a multiple of 8 and a PyTorch
+      whose call takes ``window_size`` and ``scale``;
+    - otherwise ``scaled_dot_product_attention`` sequence by sequence, and where there is a window or a past by blocks
+      of queries, each over the keys that it sees and with a mask of that size.
+
+    Scores and softmax are in float32 (float64 for float64 inputs). Differentiable
     in q, k and v. There may be more keys than queries: the queries are the last steps of their sequence.
 
     Args:

@@ -10,21 +10,20 @@ import torch
 
 from fla.utils._varlen import boundaries
 
-_has_kernel: bool | None = None
+_options: frozenset[str] | None = None
 
 
-def _look_for_kernel() -> bool:
-    """Whether this PyTorch has the kernel, in a form that takes windows and grouped heads. Slow to import."""
-    global _has_kernel
-    if _has_kernel is None:
+def _kernel_options() -> frozenset[str]:
+    """What the kernel takes in this PyTorch, nothing where there is none. Slow to import."""
+    global _options
+    if _options is None:
         try:
             from torch.nn.attention.varlen import varlen_attn
 
-            parameters = set(inspect.signature(varlen_attn).parameters)
+            _options = frozenset(inspect.signature(varlen_attn).parameters)
         except ImportError:
-            parameters = set()
-        _has_kernel = {"scale", "window_size", "enable_gqa"} <= parameters
-    return _has_kernel
+            _options = frozenset()
+    return _options
 
 
 def can_run_varlen(q: torch.Tensor) -> bool:
@@ -35,7 +34,7 @@ def can_run_varlen(q: torch.Tensor) -> bool:
         and q.shape[-1] % 8 == 0
         and torch.version.hip is None
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
-        and _look_for_kernel()
+        and {"scale", "window_size"} <= _kernel_options()
     )
 
 
@@ -56,11 +55,12 @@ def varlen_attention(
     ends_k, longest_k = ends, longest
     if cu_seqlens_k is not None or k.shape[1] != steps:
         ends_k, longest_k = _boundaries(cu_seqlens_k, batch, k.shape[1], k.device)
-    options: dict[str, Any] = {
-        "scale": scale,
-        "window_size": (-1 if window_size is None else window_size - 1, 0),
-        "enable_gqa": q.shape[2] != k.shape[2],
-    }
+    options: dict[str, Any] = {"scale": scale, "window_size": (-1 if window_size is None else window_size - 1, 0)}
+    if "enable_gqa" in _kernel_options():
+        options["enable_gqa"] = q.shape[2] != k.shape[2]
+    elif q.shape[2] != k.shape[2]:
+        # Before there was this option, grouped heads were not promised.
+        k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for x in (k, v))
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
     o = varlen_attn(q, k, v, ends, ends_k, longest, longest_k, **options)
     assert isinstance(o, torch.Tensor)

@@ -1,6 +1,7 @@
 """Time every op that has a spec against its floor: one CSV row per op, backend and direction, and a plot beside it.
 
-    python benchmarks/run.py [--part fla.ops] [--sizes B=8,T=4096,H=16,K=128,V=128] [--dtype bfloat16] [--out results]
+    python benchmarks/run.py [--part fla.ops] [--only gla,ssd] [--sizes B=8,T=4096,H=16,K=128,V=128]
+                             [--dtype bfloat16] [--out results]
 
 The floor is the least that the op can move (or compute), from its spec, over the device's rates, which are measured
 first with a large copy and a large matrix product.
@@ -101,6 +102,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", default="fla.ops")
+    parser.add_argument("--only", help="families, such as gla,ssd")
     parser.add_argument("--sizes", default="", help="dimension letters, such as B=8,T=4096")
     parser.add_argument("--dtype")
     parser.add_argument("--backends")
@@ -115,8 +117,9 @@ def main() -> None:
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"{name}: copy {bandwidth / 1e9:.0f} GB/s, matrix product {throughput / 1e12:.2f} TFLOP/s in {dtype}")
     rows: list[dict[str, object]] = []
+    only = options.only and options.only.split(",")
     for spec in specs(options.part):
-        for op in spec.sequence_ops:
+        for op in spec.sequence_ops if only is None or spec.name in only else ():
             for backend in backends:
                 for row in measure(spec, op, sizes, device, dtype, backend):
                     floor = max(float(str(row["bytes"])) / bandwidth, float(str(row["flops"])) / throughput) * 1e3

@@ -11,6 +11,11 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+#: How far a log decay may be from that of the chunk's middle for both it and its negative to be exponents: by what
+#: half-precision operands can hold, and by what float32 exponents keep of a float32 sum.
+MILD_BFLOAT16 = tl.constexpr(60.0)
+MILD_FLOAT16 = tl.constexpr(8.0)
+MILD_FLOAT32 = tl.constexpr(30.0)
 #: Decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
 LOWEST_DECAY = tl.constexpr(-1.0e4)
 
@@ -170,6 +175,77 @@ def decay_between_transposed(
 
 
 @triton.jit
+def from_middle(b_g, o_i, o_j, C: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """For each step the log decay from the middle of the chunk to it: a sum over the steps between, negated before it.
+
+    A chunk whose decay is mild needs no halving: reader i takes ``e^m_i``, writer j ``e^-m_j``.
+    """
+    late = tl.where((o_i >= C // 2) & (o_j >= C // 2) & (o_j <= o_i), 1.0, 0.0)
+    early = tl.where((o_i < C // 2) & (o_j < C // 2) & (o_j > o_i), 1.0, 0.0)
+    return span_sums(late - early, b_g, DTYPE, PRECISION)
+
+
+@triton.jit
+def is_mild(b_reader, b_writer, DTYPE: tl.constexpr):
+    """Whether no exponent of readers or writers is too large; false where one is NaN."""
+    if DTYPE == tl.bfloat16:
+        LIMIT: tl.constexpr = MILD_BFLOAT16
+    elif DTYPE == tl.float16:
+        LIMIT: tl.constexpr = MILD_FLOAT16
+    else:
+        LIMIT: tl.constexpr = MILD_FLOAT32
+    b_bad = tl.where((tl.abs(b_reader) <= LIMIT) & (tl.abs(b_writer) <= LIMIT), 0, 1)
+    return tl.max(tl.max(b_bad, 1), 0) == 0
+
+
+@triton.jit
+def middle_exponents(b_g, o_i, o_j, C: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, BEFORE):
+    """:func:`from_middle` for readers, before their step's decay where ``BEFORE``, and for writers."""
+    b_writer = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+    if BEFORE:
+        b_reader = b_writer - b_g.to(tl.float32)
+    else:
+        b_reader = b_writer
+    return b_reader, b_writer
+
+
+@triton.jit
+def mild_pairs_grad(
+    b_x,
+    b_y,
+    b_p,
+    b_pt,
+    b_reader,
+    b_writer,
+    b_dx,
+    b_dy,
+    b_dg,
+    o_i,
+    o_j,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BEFORE: tl.constexpr,
+):
+    """Add to the gradients of readers x, of writers y and of decay by channel, from that of the pairs' scores.
+
+    ``b_p`` is that below the diagonal, ``b_pt`` its transpose.
+    """
+    b_x = (b_x * tl.exp2(b_reader * LOG2E)).to(DTYPE)
+    b_y = (b_y * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
+    # A step's decay is in what later readers read, less what is written later: pair by pair the same numbers.
+    b_d = tl.dot(b_p, b_y, input_precision=PRECISION)
+    if BEFORE:
+        b_dg += span_sums(o_i < o_j, b_x * b_d, DTYPE, PRECISION)
+    else:
+        b_dg += span_sums(o_i <= o_j, b_x * b_d, DTYPE, PRECISION)
+    b_dx += b_d * tl.exp2(b_reader * LOG2E)
+    b_d = tl.dot(b_pt, b_x, input_precision=PRECISION)
+    b_dg -= span_sums(o_i <= o_j, b_y * b_d, DTYPE, PRECISION)
+    b_dy += b_d * tl.exp2(-b_writer * LOG2E)
+    return b_dx, b_dy, b_dg
+
+
+@triton.jit
 def pair_sides_grad(
     x,
     k,
@@ -190,23 +266,36 @@ def pair_sides_grad(
     LEVELS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
+    BEFORE: tl.constexpr = False,
 ):
     """Add to the gradients of readers x, of write keys beta k and of decay by channel what pairs of steps give them.
 
-    ``dpairs`` holds the gradient of their scores ``[C, C]``, with its transpose above the diagonal.
+    ``dpairs`` holds the gradient of their scores ``[C, C]``, with its transpose above the diagonal. ``BEFORE``: readers
+    read before their step's decay.
     """
     o_a = o_i * (HV * C) + o_j
-    for level in range(LEVELS):
-        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-        m_late = ((o_i >> level) & 1) == 1
-        b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * (b_e * tl.where(m_late, 1.0, b_beta))
-        b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
-        b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
-        b_dspan = (b_y * b_dy).to(DTYPE)
-        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
-        b_dy *= b_e
-        b_dx += tl.where(m_late, b_dy, 0.0)
-        b_dw += tl.where(m_late, 0.0, b_dy)
+    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BEFORE)
+    if is_mild(b_reader, b_writer, DTYPE):
+        b_x = tl.load(x + o_x, mask=m_x, other=0.0)
+        b_y = tl.load(k + o_x, mask=m_x, other=0.0) * b_beta
+        b_p = tl.load(dpairs + o_a, mask=m_c[:, None] & (o_i > o_j), other=0.0)
+        b_pt = tl.load(dpairs + o_a, mask=m_c[:, None] & (o_i < o_j), other=0.0)
+        b_dx, b_dw, b_dg = mild_pairs_grad(
+            b_x, b_y, b_p, b_pt, b_reader, b_writer, b_dx, b_dw, b_dg, o_i, o_j, DTYPE, PRECISION, BEFORE
+        )
+    else:
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+            m_late = ((o_i >> level) & 1) == 1
+            b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0)
+            b_y = b_y * (b_e * tl.where(m_late, 1.0, b_beta))
+            b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
+            b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
+            b_dspan = (b_y * b_dy).to(DTYPE)
+            b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
+            b_dy *= b_e
+            b_dx += tl.where(m_late, b_dy, 0.0)
+            b_dw += tl.where(m_late, 0.0, b_dy)
     return b_dx, b_dw, b_dg
 
 
@@ -219,9 +308,22 @@ def unit_lower_inverse(b_l, o_i, o_j, LEVELS: tl.constexpr, PRECISION: tl.conste
     b_t = tl.where(o_i == o_j, 1.0, 0.0) - tl.where(half_pairs(o_i, o_j, 0) & (o_i > o_j), b_l, 0.0)
     for level in range(1, LEVELS):
         b_corner = tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_l, 0.0)
-        b_x = tl.dot(b_corner, b_t, input_precision=PRECISION)
-        b_t -= tl.dot(b_t, b_x, input_precision=PRECISION)
+        b_t -= dot_wide(b_t, dot_wide(b_corner, b_t, PRECISION), PRECISION)
     return b_t
+
+
+@triton.jit
+def dot_wide(a, b, PRECISION: tl.constexpr):
+    """``a @ b`` of float32 blocks, each the sum of two in bfloat16 where ``PRECISION`` is ``"halves"``."""
+    if PRECISION == "halves":
+        a_hi, a_lo = halves(a, tl.bfloat16)
+        b_hi, b_lo = halves(b, tl.bfloat16)
+        c = tl.dot(a_lo, b_hi)
+        c = tl.dot(a_hi, b_lo, c)
+        c = tl.dot(a_hi, b_hi, c)
+    else:
+        c = tl.dot(a, b, input_precision=PRECISION)
+    return c
 
 
 @triton.jit

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import triton
 
+from fla.utils._backend import INTERPRETED
 from fla.utils._varlen import chunk_table, max_chunks
 
 
@@ -42,8 +43,13 @@ def precision() -> str:
 
 
 def inverse_precision(dtype: torch.dtype) -> str:
-    """How triangles are inverted: half precision would lose that where keys repeat, TF32 keeps what they left of it."""
-    return precision() if dtype == torch.float32 or precision() == "ieee" else "tf32"
+    """How triangles are inverted: in two halves each, which keep what repeated keys leave of half-precision operands.
+
+    That is more than TF32 keeps, by instructions that are faster. Triton's interpreter has no bfloat16.
+    """
+    if dtype == torch.float32 or precision() == "ieee":
+        return precision()
+    return "ieee" if INTERPRETED else "halves"
 
 
 @cache

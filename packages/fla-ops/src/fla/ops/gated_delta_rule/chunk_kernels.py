@@ -17,8 +17,8 @@ by ``pairs_kernel``, and the walks take Q_read, P_read and K_write in their plac
 
 ``BEFORE``: p is not k, and reads the state before the step's own decay, which is then none or by step.
 
-Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive.
-Letters as in ``_chunks_kernels.py``.
+Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive
+but in chunks whose decay is mild. Letters as in ``_chunks_kernels.py``.
 """
 
 import triton
@@ -33,8 +33,11 @@ from fla.ops._chunks_kernels import (
     decay_of_steps,
     decay_until,
     dot_halves,
+    dot_wide,
+    from_middle,
     half_pairs,
     halves,
+    is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
@@ -113,28 +116,38 @@ def pairs_kernel(
             b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
             tl.store(total + (i_c.to(tl.int64) * HV + i_h) * K + o_k, b_total, mask=m_k)
             b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
-            for level in range(LEVELS):
-                b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-                m_late = ((o_i >> level) & 1) == 1
-                m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
-                b_x = (tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-                b_a += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
-                b_x = (tl.load(tl.where(m_late, p + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-                b_l += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
+            b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+            if is_mild(b_m, b_m, DTYPE):
+                b_kt = tl.trans((b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE))
+                b_e = tl.exp2(b_m * LOG2E)
+                b_a += tl.dot((b_q * b_e).to(DTYPE), b_kt, input_precision=PRECISION)
+                b_l += tl.dot((b_p * b_e).to(DTYPE), b_kt, input_precision=PRECISION)
+            else:
+                for level in range(LEVELS):
+                    b_m = span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION)
+                    b_e = tl.exp2(b_m * LOG2E)
+                    m_late = ((o_i >> level) & 1) == 1
+                    m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
+                    b_x = (tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+                    b_a += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
+                    b_x = (tl.load(tl.where(m_late, p + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+                    b_l += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
         else:
             b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
             b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
             b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
     if DECAY == 3:
-        b_a += tl.where(o_i == o_j, b_diagonal[:, None], 0.0)
-    else:
-        b_a = tl.where(o_i >= o_j, b_a, 0.0)
-        b_l = tl.where(o_i > o_j, b_l, 0.0)
+        b_a = tl.where(o_i == o_j, b_diagonal[:, None], b_a)
     if DECAY == 2:
-        b_a *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-        b_l *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
+        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_a *= b_e
+        if BEFORE:
+            b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
+        b_l *= b_e
+    b_a = tl.where(o_i >= o_j, b_a, 0.0)
+    b_l = tl.where(o_i > o_j, b_l, 0.0)
     b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
-    b_r = tl.where(o_i > o_j, -tl.dot(b_t, b_l, input_precision=INVERSE_PRECISION), 0.0)
+    b_r = tl.where(o_i > o_j, -dot_wide(b_t, b_l, INVERSE_PRECISION), 0.0)
     o_a = row_v * C + o_i * (HV * C) + o_j
     tl.store(scores + o_a, (b_a * scale).to(DTYPE), mask=m_c[:, None])
     b_hi, b_lo = halves(b_r, DTYPE)
@@ -205,7 +218,10 @@ def walk_kernel(
         o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         o_a = row_v * C + o_i * (HV * C) + o_j
         b_p = tl.load(p + o_x, mask=m_x, other=0.0)
-        b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0)
+        if BEFORE or DECAY == 3:
+            b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0)
+        else:
+            b_kt = tl.trans(b_p)
         b_v = tl.load(v + o_y, mask=m_y, other=0.0)
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
@@ -306,7 +322,10 @@ def walk_back_kernel(
         o_at = row_v * C + o_j * (HV * C) + o_i
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_qt = tl.load(q + o_xt, mask=m_xt, other=0.0)
-        b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0)
+        if BEFORE or DECAY == 3:
+            b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0)
+        else:
+            b_pt = tl.trans(b_k)
         b_do = tl.load(do + o_y, mask=m_y, other=0.0)
         b_at = tl.load(scores + o_at, mask=m_c[None, :], other=0.0)
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
@@ -427,8 +446,11 @@ def pair_grad_kernel(
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
         b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
         b_da_a = tl.where(o_i > o_j, b_da * b_a * b_beta[None, :], 0.0)
-        b_da *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-        b_dl *= decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
+        b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
+        b_da *= b_e
+        if BEFORE:
+            b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
+        b_dl *= b_e
         b_dl_l = tl.where(o_i > o_j, b_dl * b_l * b_beta[None, :], 0.0)
         # Step t lies between j and i where j < t <= i, or t < i for a reader before its own decay: sum over i, then j.
         if BEFORE:

@@ -314,7 +314,7 @@ def _walk_back(
     dstates: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Fill dv and the gradients of the states after each chunk; returns those of beta and of the initial states."""
-    block, chunks = call.tile.walk, call.chunks
+    block, chunks = call.tile.walk_back, call.chunks
     blocks, rows = triton.cdiv(call.dims[1], block.v), call.v.shape[:3]
     dbeta = call.q.new_empty(blocks, *rows, dtype=torch.float32)
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)

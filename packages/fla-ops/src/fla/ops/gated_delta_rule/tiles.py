@@ -23,6 +23,7 @@ class ChunkTile(NamedTuple):
     chunk: int
     pairs: Block
     walk: Block
+    walk_back: Block
     pair_grad: Block
     key_grad: Block
 
@@ -38,21 +39,23 @@ def chunk_tile(key: TileKey) -> ChunkTile:
     if key.dtype_bytes == 4:
         narrow = Block(32, 32, 4, 1)
         walk = Block(k, 16 if k > 128 or 0 < key.arch < 90 else 32, 4, 1)
-        return ChunkTile(16, pairs=narrow, walk=walk, pair_grad=narrow, key_grad=narrow)
-    walk_v = 64 if k <= 128 else 32
+        return ChunkTile(16, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
     if 0 < key.arch < 90:
-        block = Block(64, 64, 4, 2)
+        block, walk = Block(64, 64, 4, 2), Block(k, 32 if k <= 128 else 16, 4, 1)
         return ChunkTile(
             chunk=64,
             pairs=block._replace(stages=1),
-            walk=Block(k, walk_v // 2, 4, 1),
+            walk=walk,
+            walk_back=walk,
             pair_grad=block._replace(stages=1),
             key_grad=block._replace(k=32),
         )
+    walk = Block(max(k, 64), 64, 4 if k <= 128 else 8, 1)
     return ChunkTile(
         chunk=64,
         pairs=Block(64, 64, 4, 2),
-        walk=Block(max(k, 64), walk_v, 4, 2 if k <= 128 else 1),
+        walk=walk,
+        walk_back=walk,
         pair_grad=Block(64, 64, 4, 2),
         key_grad=Block(64, 64, 4, 2),
     )

@@ -9,7 +9,8 @@ chunk's start or end; ``walk_kernel`` carries the state:
 
 R, Y and W are sums of two halves where operands have half precision: see ``gated_delta_rule/chunk_kernels.py``.
 Queries read after a step's own decay, a before it. Every exponent is a sum of log decays over a span of steps; none is
-the difference of two sums, and none is positive. Letters as in ``_chunks_kernels.py``.
+the difference of two sums, and none is positive but in chunks whose decay is mild. Letters as in
+``_chunks_kernels.py``.
 """
 
 import triton
@@ -21,9 +22,11 @@ from fla.ops._chunks_kernels import (
     dot_halves,
     half_pairs,
     halves,
+    is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
+    middle_exponents,
     pair_sides_grad,
     span_sums,
     unit_lower_inverse,
@@ -49,18 +52,28 @@ def scores_of(
     LEVELS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
+    BEFORE: tl.constexpr,
 ):
-    """Add the scores of readers x with earlier k and b, over some channels."""
+    """Add the scores of readers x with earlier k and b, over some channels; anything on and above the diagonal."""
     m_x = m_c[:, None] & m_k[None, :]
     b_g = load_decay(g + o_x, m_x)
-    for level in range(LEVELS):
-        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-        m_late = ((o_i >> level) & 1) == 1
-        m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
-        b_y = (tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-        b_xk += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
-        b_y = (tl.load(tl.where(m_late, x + o_x, b + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-        b_xb += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BEFORE)
+    if is_mild(b_reader, b_writer, DTYPE):
+        b_y = (tl.load(x + o_x, mask=m_x, other=0.0) * tl.exp2(b_reader * LOG2E)).to(DTYPE)
+        b_e = tl.exp2(-b_writer * LOG2E)
+        b_z = (tl.load(k + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xk += tl.dot(b_y, tl.trans(b_z), input_precision=PRECISION)
+        b_z = (tl.load(b + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xb += tl.dot(b_y, tl.trans(b_z), input_precision=PRECISION)
+    else:
+        for level in range(LEVELS):
+            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+            m_late = ((o_i >> level) & 1) == 1
+            m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
+            b_y = (tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+            b_xk += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+            b_y = (tl.load(tl.where(m_late, x + o_x, b + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+            b_xb += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
     return b_xk, b_xb
 
 
@@ -112,16 +125,20 @@ def pairs_kernel(
     # Two walks over K, for the readers q and a, so that few accumulators are alive at a time.
     b_qk = tl.zeros([C, C], dtype=tl.float32)
     b_qb = tl.zeros([C, C], dtype=tl.float32)
+    b_own_k = tl.zeros([C], dtype=tl.float32)
+    b_own_b = tl.zeros([C], dtype=tl.float32)
     for i_k in range(0, tl.cdiv(K, BK)):
         o_k = i_k * BK + tl.arange(0, BK)
         m_k = o_k < K
         o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        b_qk, b_qb = scores_of(q, k, b, spans, g, o_k, o_x, m_c, m_k, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION)
+        b_qk, b_qb = scores_of(
+            q, k, b, spans, g, o_k, o_x, m_c, m_k, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION, False
+        )
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_b = tl.load(b + o_x, mask=m_x, other=0.0)
-        b_qk += tl.where(o_i == o_j, tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)[:, None], 0.0)
-        b_qb += tl.where(o_i == o_j, tl.sum(b_q.to(tl.float32) * b_b.to(tl.float32), 1)[:, None], 0.0)
+        b_own_k += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
+        b_own_b += tl.sum(b_q.to(tl.float32) * b_b.to(tl.float32), 1)
         b_g = load_decay(g + o_x, m_x)
         b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
         tl.store(q_read + o_x, (b_q * b_e).to(DTYPE), mask=m_x)
@@ -130,6 +147,8 @@ def pairs_kernel(
         tl.store(b_write + o_x, (b_b * b_e).to(DTYPE), mask=m_x)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         tl.store(total + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_total, mask=m_k)
+    b_qk = tl.where(o_i > o_j, b_qk, tl.where(o_i == o_j, b_own_k[:, None], 0.0))
+    b_qb = tl.where(o_i > o_j, b_qb, tl.where(o_i == o_j, b_own_b[:, None], 0.0))
     tl.store(scores_qk + o_s, (b_qk * scale).to(DTYPE), mask=m_s)
     tl.store(scores_qb + o_s, (b_qb * scale).to(DTYPE), mask=m_s)
 
@@ -140,12 +159,12 @@ def pairs_kernel(
         m_k = o_k < K
         o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
         b_ak, b_ab = scores_of(
-            a, k, b, spans_before, g, o_k, o_x, m_c, m_k, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION
+            a, k, b, spans_before, g, o_k, o_x, m_c, m_k, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION, True
         )
         b_e = tl.exp2(span_sums(o_j < o_i, load_decay(g + o_x, m_x), DTYPE, PRECISION) * LOG2E)
         tl.store(a_read + o_x, (tl.load(a + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE), mask=m_x)
-    tl.store(scores_ak + o_s, b_ak.to(DTYPE), mask=m_s)
-    b_r = unit_lower_inverse(-b_ab, o_i, o_j, LEVELS, INVERSE_PRECISION)
+    tl.store(scores_ak + o_s, tl.where(o_i > o_j, b_ak, 0.0).to(DTYPE), mask=m_s)
+    b_r = unit_lower_inverse(tl.where(o_i > o_j, -b_ab, 0.0), o_i, o_j, LEVELS, INVERSE_PRECISION)
     b_hi, b_lo = halves(tl.where(o_i > o_j, b_r, 0.0), DTYPE)
     tl.store(corrections + o_s, b_hi, mask=m_s)
     if DTYPE != tl.float32:
@@ -491,11 +510,11 @@ def key_grad_kernel(
     b_dg += span_sums(o_i < o_j, (b_a * b_dx).to(DTYPE), DTYPE, PRECISION)
     b_dx, b_dk, b_dg = pair_sides_grad(
         a, k, dscores_ak, spans_before, b_dx, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
-        PRECISION,
+        PRECISION, True,
     )  # fmt: skip
     b_dx, b_db, b_dg = pair_sides_grad(
         a, b, dscores_ab, spans_before, b_dx, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
-        PRECISION,
+        PRECISION, True,
     )  # fmt: skip
     tl.store(da + o_x, b_dx.to(DTYPE), mask=m_x)
     tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)

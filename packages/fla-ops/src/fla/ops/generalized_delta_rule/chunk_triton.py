@@ -288,7 +288,7 @@ def _walk_back(
     dstates: torch.Tensor,
 ) -> torch.Tensor:
     """Fill dv, dy and the gradients of the states after each chunk; returns those of the initial states."""
-    block, (heads, key_dim, value_dim) = call.tile.walk, call.dims
+    block, (heads, key_dim, value_dim) = call.tile.walk_back, call.dims
     dstart = call.q.new_empty(call.chunks.sequences, *call.dims, dtype=torch.float32)
     kernels.walk_back_kernel[(triton.cdiv(value_dim, block.v), call.chunks.sequences * heads)](
         pairs.q,

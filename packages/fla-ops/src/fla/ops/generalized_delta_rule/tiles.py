@@ -1,15 +1,8 @@
-"""Tile sizes of the generalized delta rule's kernels."""
+"""Tile sizes of the generalized delta rule's kernels: those of the gated delta rule."""
 
 from __future__ import annotations
 
 from fla.ops.gated_delta_rule.tiles import RECURRENT_TILES as RECURRENT_TILES, ChunkTile, chunk_tile
-from fla.utils._tiles import TileKey, TileTable
+from fla.utils._tiles import TileTable
 
-
-def _chunk_tile(key: TileKey) -> ChunkTile:
-    """Those of the gated delta rule, but less for wide keys: the walk has twice the operands."""
-    tile = chunk_tile(key)
-    return tile._replace(walk=tile.walk._replace(stages=1)) if tile.walk.k >= 128 else tile
-
-
-CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)
+CHUNK_TILES: TileTable[ChunkTile] = TileTable(chunk_tile)

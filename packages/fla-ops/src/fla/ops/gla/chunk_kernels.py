@@ -2,7 +2,8 @@
 
 Inside a chunk of C steps every exponent is a sum of log decays over some span of steps. A 0/1 matrix picks the
 spans, so that one matrix product with the decays gives the exponents of a whole tile, and its transpose carries
-their gradients back. No exponent is ever the difference of two sums, and none is positive.
+their gradients back. No exponent is ever the difference of two sums. A chunk is halved down to single steps, so that
+none is positive, unless its decay is so mild that all exponents may start at its middle.
 
 Letters as in ``_chunks_kernels.py``.
 """
@@ -13,9 +14,12 @@ import triton.language as tl
 from fla.ops._chunks_kernels import (
     LOG2E,
     half_pairs,
+    is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
+    middle_exponents,
+    mild_pairs_grad,
     span_sums,
     span_sums_transposed,
 )
@@ -164,14 +168,20 @@ def output_kernel(
         if BONUS:
             b_qk *= tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
         b_diagonal += tl.sum(b_qk, 1)
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            m_late = ((o_i >> level) & 1) == 1
-            b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
-            b_pairs = tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION)
-            b_a += tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_pairs, 0.0)
+        b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BONUS)
+        if is_mild(b_reader, b_writer, DTYPE):
+            b_x = (b_q * tl.exp2(b_reader * LOG2E)).to(DTYPE)
+            b_y = (b_k * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
+            b_a += tl.dot(b_x, tl.trans(b_y), input_precision=PRECISION)
+        else:
+            for level in range(LEVELS):
+                b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+                m_late = ((o_i >> level) & 1) == 1
+                b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
+                b_pairs = tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION)
+                b_a += tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_pairs, 0.0)
 
-    b_a = (b_a + tl.where(o_i == o_j, b_diagonal[:, None], 0.0)) * scale
+    b_a = tl.where(o_i > o_j, b_a, tl.where(o_i == o_j, b_diagonal[:, None], 0.0)) * scale
     b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
     b_o = b_o * scale + tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
     tl.store(o + row[:, None] * V + o_v[None, :], b_o.to(DTYPE), mask=m_c[:, None] & m_v[None, :])
@@ -336,14 +346,20 @@ def key_grad_kernel(
         b_u = tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)
     else:
         b_u = tl.full([BK], 1.0, dtype=tl.float32)
+    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BONUS)
+    mild = is_mild(b_reader, b_writer, DTYPE)
+    b_p = tl.where(o_i > o_j, b_da, 0.0).to(DTYPE)
     if ONLY_Q:
         b_dq += b_diagonal[:, None] * b_k
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
-            b_dq += tl.where(
-                ((o_i >> level) & 1) == 1, tl.dot(b_w, (b_k * b_e).to(DTYPE), input_precision=PRECISION) * b_e, 0.0
-            )
+        if mild:
+            b_y = (b_k * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
+            b_dq += tl.dot(b_p, b_y, input_precision=PRECISION) * tl.exp2(b_reader * LOG2E)
+        else:
+            for level in range(LEVELS):
+                b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+                b_w = tl.where(half_pairs(o_i, o_j, level), b_p, 0.0)
+                b_dx = tl.dot(b_w, (b_k * b_e).to(DTYPE), input_precision=PRECISION) * b_e
+                b_dq += tl.where(((o_i >> level) & 1) == 1, b_dx, 0.0)
     else:
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
@@ -356,17 +372,23 @@ def key_grad_kernel(
         if BONUS:
             b_du = tl.sum(b_diagonal[:, None] * b_q.to(tl.float32) * b_k.to(tl.float32), 0)
             tl.store(du + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_du, mask=m_k)
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            m_late = ((o_i >> level) & 1) == 1
-            b_x = tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e
-            b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
-            b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
-            b_dqk = b_dx * b_e
-            b_dq += tl.where(m_late, b_dqk, 0.0)
-            b_dk += tl.where(m_late, 0.0, b_dqk)
-            p_st = spans + level * C * C + o_j * C + o_i
-            b_dg += span_sums(tl.load(p_st), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
+        if mild:
+            b_pt = tl.where(o_i < o_j, b_da, 0.0).to(DTYPE)
+            b_dq, b_dk, b_dg = mild_pairs_grad(
+                b_q, b_k, b_p, b_pt, b_reader, b_writer, b_dq, b_dk, b_dg, o_i, o_j, DTYPE, PRECISION, BONUS
+            )
+        else:
+            for level in range(LEVELS):
+                b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+                m_late = ((o_i >> level) & 1) == 1
+                b_x = tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e
+                b_w = tl.where(half_pairs(o_i, o_j, level), b_da, 0.0).to(DTYPE)
+                b_dx = tl.dot(b_w, b_x.to(DTYPE), input_precision=PRECISION)
+                b_dqk = b_dx * b_e
+                b_dq += tl.where(m_late, b_dqk, 0.0)
+                b_dk += tl.where(m_late, 0.0, b_dqk)
+                p_st = spans + level * C * C + o_j * C + o_i
+                b_dg += span_sums(tl.load(p_st), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
         tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
         tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)
     tl.store(dq + o_x, b_dq.to(dq.dtype.element_ty), mask=m_x)

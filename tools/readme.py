@@ -23,6 +23,10 @@ FEATURES = {
     "backward": "backward",
 }
 BACKENDS = ("triton", "torch", "reference")
+HYBRIDS = (
+    "hybrids: any mixer of `fla.layers` in any layer, from the config alone "
+    '(`attn=[{"mixer": "GatedDeltaNet", "layers": [...], ...}]`; softmax attention where no mixer is named)'
+)
 
 
 def table() -> str:
@@ -42,9 +46,7 @@ def layers_and_models() -> str:
     mixers = [f"`{name}`" for name in sorted(fla.layers.__all__) if _is_mixer(getattr(fla.layers, name))]
     configs = [getattr(fla.models, name) for name in fla.models.__all__ if name.endswith("Config")]
     types = sorted(f"`{config.model_type}`" for config in configs)
-    sentences = (
-        f"Layers: {', '.join(mixers)}. Models: {', '.join(types)}, and hybrids of any with softmax attention (`attn=`)."
-    )
+    sentences = f"Layers: {', '.join(mixers)}. Models: {', '.join(types)}, and {HYBRIDS}."
     return fill(sentences, 120, break_long_words=False, break_on_hyphens=False)
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fla.layers import StateCache
-from fla.layers.utils import find_padding, get_unpad_data, index_first_axis, pad_input, unpad_input
+from fla.layers.utils import (
+    find_padding,
+    get_layer_cache,
+    get_unpad_data,
+    index_first_axis,
+    pad_input,
+    repad_hidden_states,
+    unpad_hidden_states,
+    unpad_input,
+    update_layer_cache,
+)
 
 MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]])
 
@@ -22,12 +34,69 @@ def test_unpad_data_name_the_real_tokens() -> None:
 @pytest.mark.parametrize("mask", [MASK, MASK.bool(), MASK.float()], ids=["int", "bool", "float"])
 def test_unpadding_and_padding_are_inverse(mask: torch.Tensor) -> None:
     x = torch.arange(32.0).view(4, 4, 2)
-    packed, indices, cu_seqlens, longest, lengths = unpad_input(x, mask)
-    assert torch.equal(packed, x[MASK.bool()])
-    assert torch.equal(packed, index_first_axis(x.flatten(0, 1), indices))
-    assert lengths.tolist() == [2, 4, 0, 2]
-    assert (cu_seqlens.tolist(), longest) == ([0, 2, 6, 6, 8], 4)
-    assert torch.equal(pad_input(packed, indices, 4, 4), x * MASK[..., None])
+    q, (k, v), indices, cu_seqlens, longest = unpad_input(x, (2 * x, 3 * x), mask, 4)
+    assert torch.equal(q, x[MASK.bool()])
+    assert torch.equal(q, index_first_axis(x.flatten(0, 1), indices))
+    assert torch.equal(k, 2 * q)
+    assert torch.equal(v, 3 * q)
+    assert [boundaries.tolist() for boundaries in cu_seqlens] == [[0, 2, 6, 6, 8]] * 2
+    assert longest == (4, 4)
+    assert torch.equal(pad_input(q, indices, 4, 4), x * MASK[..., None])
+    kept, (state,), *_ = unpad_input(x, (x,), mask, 4, keepdim=True)
+    assert torch.equal(kept[0], q)
+    assert torch.equal(state[0], q)
+
+
+def test_queries_are_unpadded_by_the_last_columns() -> None:
+    x = torch.arange(32.0).view(4, 4, 2)
+    q, (k,), indices, cu_seqlens, longest = unpad_input(x[:, 2:], (x,), MASK, 2)
+    assert torch.equal(q, x[:, 2:][MASK[:, 2:].bool()])
+    assert torch.equal(k, x[MASK.bool()])
+    assert [boundaries.tolist() for boundaries in cu_seqlens] == [[0, 2, 4, 4, 5], [0, 2, 6, 6, 8]]
+    assert longest == (2, 4)
+    assert torch.equal(pad_input(q, indices, 4, 2), x[:, 2:] * MASK[:, 2:, None])
+    # A single query of each row, so that it can be told whose keys it sees.
+    q, _, indices, (cu_seqlens_q, _), longest = unpad_input(x[:, 3:], (x,), MASK, 1)
+    assert torch.equal(q, x[:, 3])
+    assert (indices.tolist(), cu_seqlens_q.tolist(), longest) == ([0, 1, 2, 3], [0, 1, 2, 3, 4], (1, 4))
+    with pytest.raises(ValueError, match=r"q: expected shape \[4, 2, ...\], got \[4, 4, 2\]"):
+        unpad_input(x, (x,), MASK, 2)
+    with pytest.raises(ValueError, match=r"states: expected shape \[4, 4, ...\], got \[4, 3, 2\]"):
+        unpad_input(x, (x, x[:, 1:]), MASK, 4)
+
+
+def test_hidden_states_are_unpadded_where_there_is_padding() -> None:
+    x, ends = torch.randn(4, 4, 2), torch.tensor([0, 3, 4])
+    packed, indices, cu_seqlens = unpad_hidden_states(x, None, MASK, 4)
+    assert torch.equal(packed[0], x[MASK.bool()])
+    assert cu_seqlens.tolist() == [0, 2, 6, 6, 8]
+    assert torch.equal(repad_hidden_states(packed, indices, 4, 4), x * MASK[..., None])
+    last, indices, cu_seqlens = unpad_hidden_states(x[:, 3:], None, MASK, 1)
+    assert torch.equal(repad_hidden_states(last, indices, 4, 1), x[:, 3:] * MASK[:, 3:, None])
+    assert cu_seqlens.tolist() == [0, 1, 2, 2, 2]
+    for given, mask in ((None, None), (None, torch.ones(4, 4)), (ends, MASK)):
+        same, indices, cu_seqlens = unpad_hidden_states(x, given, mask, 4)
+        assert same is x
+        assert indices is None
+        assert cu_seqlens is given
+        assert repad_hidden_states(same, indices, 4, 4) is x
+
+
+def test_a_layer_finds_its_own_states() -> None:
+    layer, cache, state = SimpleNamespace(layer_idx=1), StateCache(), torch.randn(2, 3)
+    assert get_layer_cache(layer, None) is None
+    assert get_layer_cache(layer, cache) is None
+    assert update_layer_cache(layer, None, recurrent_state=state) is None
+    update_layer_cache(layer, cache, recurrent_state=state, offset=5)
+    found = get_layer_cache(layer, cache)
+    assert found["recurrent_state"] is state
+    assert found["conv_state"] is None
+    assert (cache.get_seq_length(0), cache.get_seq_length(1)) == (0, 5)
+    layer.layer_idx = None
+    with pytest.raises(ValueError, match="layer_idx: SimpleNamespace needs it"):
+        get_layer_cache(layer, cache)
+    with pytest.raises(TypeError, match="states"):
+        update_layer_cache(SimpleNamespace(layer_idx=0), cache, states=state)
 
 
 def test_padding_is_looked_for_once_and_again_after_a_change() -> None:

@@ -22,8 +22,6 @@ from fla.models import (
     LinearAttentionModel,
     Mamba2Config,
     Mamba2Model,
-    MLAConfig,
-    MLAModel,
 )
 from fla.models.configuration import FLAConfig
 
@@ -137,15 +135,3 @@ def test_projections_of_mamba2_start_smaller_in_deeper_models() -> None:
         config = Mamba2Config(**{**small, "num_hidden_layers": 9}, rescale_prenorm_residual=rescaled)
         largest = max(block.mixer.out_proj.weight.abs().max().item() for block in Mamba2Model(config).layers)
         assert (0.95 * bound < largest <= bound) if rescaled else largest > bound
-
-
-def test_rope_parameters_of_a_checkpoint_are_understood(tmp_path: Path) -> None:
-    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
-    MLAConfig(**SMALL, num_heads=2).save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    written = {key: value for key, value in json.loads(path.read_text()).items() if not key.startswith("rope_")}
-    path.write_text(json.dumps({**written, "rope_parameters": {"rope_theta": 5e4, **yarn}}))
-    config = MLAConfig.from_pretrained(tmp_path)
-    assert (config.rope_theta, config.rope_scaling) == (5e4, yarn)
-    rotary = MLAModel(config).layers[0].attn.rotary
-    assert (rotary.base, rotary.scaling.kind) == (5e4, "yarn")

@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from fla.models import TransformerConfig, TransformerModel
+import fla.models
 from fla.modules.rotary.scaling import RopeScaling
 
 SCALINGS: dict[str, dict[str, Any]] = {
@@ -84,17 +84,19 @@ def test_scaling_is_that_of_transformers(name: str, dim: int, base: float) -> No
     assert not torch.equal(expected, plain)
 
 
+@pytest.mark.parametrize("stem", ["Transformer", "MLA"])
 @pytest.mark.parametrize("given", ["rope_scaling", "rope_parameters"])
-def test_a_config_reads_both_forms_and_writes_the_newer(given: str, tmp_path: Path) -> None:
+def test_a_config_reads_both_forms_and_writes_the_newer(given: str, stem: str, tmp_path: Path) -> None:
+    config_class, model_class = (getattr(fla.models, f"{stem}{kind}") for kind in ("Config", "Model"))
     scaling = SCALINGS["yarn"]
     form = {"rope_scaling": scaling, "rope_theta": 5e4}
     if given == "rope_parameters":
         form = {"rope_parameters": {**scaling, "rope_theta": 5e4}}
-    config = TransformerConfig(hidden_size=32, num_hidden_layers=1, num_heads=2, vocab_size=8, **form)
+    config = config_class(hidden_size=32, num_hidden_layers=1, num_heads=2, vocab_size=8, **form)
     config.save_pretrained(tmp_path)
     # As the Trainer reads it.
     assert PreTrainedConfig.from_json_file(tmp_path / "config.json").rope_parameters["rope_theta"] == 5e4
-    for read in (config, TransformerConfig.from_pretrained(tmp_path), copy.deepcopy(config)):
+    for read in (config, config_class.from_pretrained(tmp_path), copy.deepcopy(config)):
         assert (read.rope_theta, read.rope_scaling) == (5e4, scaling)
-        rotary = TransformerModel(read).layers[0].attn.rotary
+        rotary = model_class(read).layers[0].attn.rotary
         assert (rotary.base, rotary.scaling.kind) == (5e4, "yarn")

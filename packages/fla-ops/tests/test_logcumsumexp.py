@@ -106,6 +106,17 @@ def test_rounding_does_not_grow_with_the_length() -> None:
     assert_close("z of bfloat16", s.bfloat16().double().logcumsumexp(1), z, 2e-7)
 
 
+def test_writes_in_half_precision() -> None:
+    s, cotangents = torch.randn(2, 60, 4, requires_grad=True), torch.randn(2, 2, 60, 4)
+    wide, narrow = normalised_writes(s), normalised_writes(s, dtype=torch.bfloat16)
+    assert torch.equal(wide[0].bfloat16(), narrow[0])
+    assert all(torch.equal(*pair) for pair in zip(wide[1:], narrow[1:]))
+    truth, result = (
+        torch.autograd.grad(x[:2], s, [c.to(y.dtype) for c, y in zip(cotangents, x)])[0] for x in (wide, narrow)
+    )
+    assert_close("gradient of s", truth, result, torch.finfo(torch.bfloat16).eps)
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_compiles_whole(packed: bool) -> None:
     torch._dynamo.reset()
@@ -119,6 +130,11 @@ def test_compiles_whole(packed: bool) -> None:
     compiled = torch.compile(normalised_writes, fullgraph=True, backend="aot_eager")
     for expected, got in zip(gradients(normalised_writes), gradients(compiled)):
         assert_close("compiled", expected, got, 1e-6)
+
+
+def test_refuses_a_dtype_that_is_not_floating() -> None:
+    with pytest.raises(TypeError, match=r"dtype: expected a floating dtype, got torch\.int32"):
+        normalised_writes(torch.zeros(1, 3), dtype=torch.int32)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,14 @@ from torch.autograd import Function
 from transformers.utils import import_utils
 
 NAMES = [
+    "fla.layers.utils.get_layer_cache",
     "fla.layers.utils.get_unpad_data",
     "fla.layers.utils.index_first_axis",
     "fla.layers.utils.pad_input",
+    "fla.layers.utils.repad_hidden_states",
+    "fla.layers.utils.unpad_hidden_states",
     "fla.layers.utils.unpad_input",
+    "fla.layers.utils.update_layer_cache",
     "fla.modules.FusedRMSNormGated",
     "fla.modules.ShortConvolution",
     "fla.modules.convolution.causal_conv1d",

@@ -14,6 +14,7 @@ from fla.modules._norm.function import norm_bwd, norm_fwd
 from fla.modules._norm.tiles import NormTile
 from fla.modules.activations import swiglu, swiglu_linear
 from fla.modules.activations.function import glu_bwd, glu_fwd
+from fla.modules.fused_bitlinear import rms_norm_quant
 from fla.modules.fused_norm_gate import rms_norm_gated
 from fla.modules.layernorm import group_norm, layer_norm, rms_norm
 from fla.modules.rotary import RotaryEmbedding, rotary_embedding
@@ -32,11 +33,12 @@ F32 = torch.float32
 @pytest.mark.parametrize(
     ("op", "arguments"),
     [
-        (norm_fwd, (X, None, W, None, None, "rms", "swish", 1e-5, 1, F32, None)),
-        (norm_fwd, (X, Y, W, B, Y.half(), "layer", "sigmoid", 1e-5, 1, torch.float16, torch.float16)),
+        (norm_fwd, (X, None, W, None, None, "rms", "swish", 1e-5, 1, F32, None, False)),
+        (norm_fwd, (X, None, W, B, Y, "rms", "swish", 1e-8, 1, F32, F32, True)),
+        (norm_fwd, (X, Y, W, B, Y.half(), "layer", "sigmoid", 1e-5, 1, torch.float16, torch.float16, False)),
         (norm_bwd, (X, None, None, None, Y, None, "l2", "swish", 1e-5, 1, F32, None)),
         (norm_bwd, (X, Y, W, B, Y, Y, "layer", "swish", 1e-5, 1, torch.float16, F32)),
-        (norm_fwd, (X, None, W, B, None, "rms", "swish", 1e-5, 2, F32, None)),
+        (norm_fwd, (X, None, W, B, None, "rms", "swish", 1e-5, 2, F32, None, False)),
         (norm_bwd, (X, None, W, B, Y, None, "layer", "swish", 1e-5, 4, F32, None)),
         (glu_fwd, (X, Y, "swish", 1.0)),
         (glu_bwd, (X, Y, Y, "power", 3.0, True)),
@@ -58,6 +60,7 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "layer_norm": lambda x: layer_norm(x, W, B, backend="triton"),
     "group_norm": lambda x: group_norm(x, W, B, num_groups=2, backend="triton"),
     "rms_norm_gated": lambda x: rms_norm_gated(x, x.flip(0), W, backend="triton"),
+    "rms_norm_quant": lambda x: rms_norm_quant(x, W, backend="triton"),
     "swiglu": lambda x: swiglu(x, x.flip(0), backend="triton"),
     "swiglu_linear": lambda x: swiglu_linear(x, x.flip(0), W.expand(4, 8), backend="triton"),
     "token_shift": lambda x: token_shift(x[None], cache=W[None], backend="triton"),

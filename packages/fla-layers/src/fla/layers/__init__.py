@@ -10,6 +10,7 @@ _MENU = {
     "ABCAttention": "fla.layers.abc",
     "Attention": "fla.layers.attn",
     "BasedLinearAttention": "fla.layers.based",
+    "BitAttention": "fla.layers.bitattn",
     "Comba": "fla.layers.comba",
     "DeltaNet": "fla.layers.delta_net",
     "GatedDeltaNet": "fla.layers.gated_deltanet",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from fla.layers.attn import Attention as Attention
     from fla.layers.base import Mixer as Mixer
     from fla.layers.based import BasedLinearAttention as BasedLinearAttention
+    from fla.layers.bitattn import BitAttention as BitAttention
     from fla.layers.cache import StateCache as StateCache
     from fla.layers.comba import Comba as Comba
     from fla.layers.delta_net import DeltaNet as DeltaNet

@@ -77,17 +77,22 @@ class Attention(Mixer):
         self.rope_theta = rope_theta
         self.rope_scaling = rope_scaling
         self.max_position_embeddings = max_position_embeddings
+        self.norm_eps = norm_eps
 
         q_dim, kv_dim = num_heads * head_dim, num_kv_heads * head_dim
-        self.q_proj = nn.Linear(hidden_size, q_dim, bias=qkv_bias)
-        self.k_proj = nn.Linear(hidden_size, kv_dim, bias=qkv_bias)
-        self.v_proj = nn.Linear(hidden_size, kv_dim, bias=qkv_bias)
-        self.o_proj = nn.Linear(q_dim, hidden_size, bias=o_bias)
+        self.q_proj = self.make_projection(hidden_size, q_dim, qkv_bias)
+        self.k_proj = self.make_projection(hidden_size, kv_dim, qkv_bias)
+        self.v_proj = self.make_projection(hidden_size, kv_dim, qkv_bias)
+        self.o_proj = self.make_projection(q_dim, hidden_size, o_bias)
         if qk_norm:
             self.q_norm = RMSNorm(head_dim, eps=norm_eps)
             self.k_norm = RMSNorm(head_dim, eps=norm_eps)
         if rope_theta is not None:
             self.rotary = RotaryEmbedding(head_dim, base=rope_theta, scaling=rope_scaling)
+
+    def make_projection(self, in_features: int, out_features: int, bias: bool) -> nn.Linear:
+        """One of the four projections."""
+        return nn.Linear(in_features, out_features, bias)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Attention of the new tokens over themselves and the cache."""

@@ -81,10 +81,10 @@ class LightNetAttention(Mixer):
         (q, k, v), conv_state = call.convolve(convolutions, (self.q_proj(x), self.k_proj(x), self.v_proj(x)))
         q, k = F.silu(q).unflatten(-1, (-1, self.head_f_dim)), k.unflatten(-1, (-1, self.head_f_dim))
         state, z = call.read("recurrent_state") or (None, None)
-        k, decay, z = normalised_writes(k, z, call.cu_seqlens)
+        k, decay, z = normalised_writes(k, z, call.cu_seqlens, dtype=q.dtype)
         o, state = (fused_recurrent_gla if self.is_recurrent(call) else chunk_gla)(
             q,
-            k.to(q.dtype),
+            k,
             v.unflatten(-1, (-1, self.head_i_dim)),
             decay,
             initial_state=state,

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fla.layers.base import Call, Mixer, check_choice, check_divisible
-from fla.modules import FusedRMSNormGated, RMSNorm, ShortConvolution
+from fla.modules import GroupNorm, ShortConvolution
 from fla.modules.activations import swiglu
 from fla.ops.ssd import fused_recurrent_ssd, mamba_chunk_scan
 
@@ -23,8 +23,9 @@ class Mamba2(Mixer):
         z_t, x_t, B_t, C_t, \delta_t = W x^{in}_t, \qquad \Delta_t = \mathrm{softplus}(\delta_t + dt), \\
         h_t = e^{-\Delta_t e^{A}}\, h_{t-1} + \Delta_t\, x_t B_t^\top, \qquad y_t = h_t C_t + D \odot x_t
 
-    per head, with a short convolution and SiLU on x, B and C before; then the gate z, an RMS norm over all channels and
-    the output projection. Steps, decays and the state ``[N, num_heads, head_dim, state_size]`` are kept in float32.
+    per head, with a short convolution and SiLU on x, B and C before; then the gate z, an RMS norm over the channels of
+    each group and the output projection. Steps, decays and the state ``[N, num_heads, head_dim, state_size]`` are kept
+    in float32.
 
     Args:
         num_heads: heads, ``hidden_size * expand / head_dim`` of them; that unless given.
@@ -32,7 +33,7 @@ class Mamba2(Mixer):
         hidden_size: channels in and out.
         state_size: the size of the state of each channel.
         expand: channels of all heads together over ``hidden_size``.
-        n_groups: groups of heads that share B and C.
+        n_groups: groups of heads that share B and C, and that are normalised one by one.
         conv_kernel: width of the convolution.
         conv_init: its weights begin uniform up to this; by PyTorch's rule unless given.
         use_conv_bias: whether it has a bias.
@@ -115,8 +116,7 @@ class Mamba2(Mixer):
         if conv_init is not None:
             nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
         if rmsnorm:
-            norm = FusedRMSNormGated if norm_before_gate else RMSNorm
-            self.norm = norm(self.intermediate_size, eps=norm_eps)
+            self.norm = GroupNorm(n_groups, self.intermediate_size, eps=norm_eps, is_rms_norm=True)
         self.out_proj = nn.Linear(self.intermediate_size, hidden_size, bias=use_bias)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
@@ -153,7 +153,9 @@ class Mamba2(Mixer):
     def _gate(self, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         if not hasattr(self, "norm"):
             return swiglu(z, y)
-        return self.norm(y, z) if self.norm_before_gate else self.norm(swiglu(z, y))  # type: ignore[no-any-return]
+        if self.norm_before_gate:
+            return swiglu(z, self.norm(y))
+        return self.norm(swiglu(z, y))  # type: ignore[no-any-return]
 
     def _initial_rates_and_steps(self) -> dict[str, torch.Tensor]:
         rate, spread = (torch.empty(self.num_heads, dtype=torch.float32) for _ in range(2))

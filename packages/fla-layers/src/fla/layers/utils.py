@@ -1,12 +1,22 @@
-"""Padded batches as packed sequences, and back."""
+"""Padded batches as packed sequences and back, and what layers written elsewhere ask of a cache."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from fla.layers.cache import MixerCache
+
+
+class _Layer(Protocol):
+    """A layer as it is in models: with a place in the cache."""
+
+    @property
+    def layer_idx(self) -> int | None: ...
 
 
 def get_unpad_data(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
@@ -39,20 +49,105 @@ def pad_input(hidden_states: torch.Tensor, indices: torch.Tensor, batch: int, se
 
 
 def unpad_input(
-    hidden_states: torch.Tensor, attention_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, torch.Tensor]:
-    """The real tokens of a padded batch, packed.
+    q: torch.Tensor,
+    states: tuple[torch.Tensor, ...],
+    attention_mask: torch.Tensor,
+    q_len: int,
+    keepdim: bool = False,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], torch.Tensor, tuple[torch.Tensor, torch.Tensor], tuple[int, int]]:
+    """The real tokens of padded queries, and of keys and values that may reach further back, packed.
+
+    Waits for the device.
 
     Args:
-        hidden_states: ``[B, T, ...]``.
-        attention_mask: ``[B, T]``, 1 for a real token and 0 for padding.
+        q: ``[B, q_len, ...]``, the last steps.
+        states: keys, values and so on, ``[B, L, ...]`` each.
+        attention_mask: ``[B, L]``, 1 for a real token and 0 for padding. A single query of a row that has others
+            before it counts as real.
+        q_len: new steps.
+        keepdim: return ``[1, total, ...]`` in place of ``[total, ...]``.
 
     Returns:
-        ``(packed, indices, cu_seqlens, max_seqlen, lengths)``: the tokens ``[total, ...]``, the results of
-        :func:`get_unpad_data`, and the number of real tokens of each row, int32 ``[B]``.
+        ``(q, states, indices_q, (cu_seqlens_q, cu_seqlens_k), (max_seqlen_q, max_seqlen_k))``: the packed tokens, and
+        the results of :func:`get_unpad_data` for queries and states; ``indices_q`` is for :func:`pad_input`.
+
+    Raises:
+        ValueError: shapes that do not fit together.
     """
+    batch, length = attention_mask.shape
+    for name, x, steps in (("q", q, q_len), *(("states", state, length) for state in states)):
+        if x.shape[:2] != (batch, steps):
+            raise ValueError(f"{name}: expected shape [{batch}, {steps}, ...], got {list(x.shape)}")
     indices, cu_seqlens, max_seqlen = get_unpad_data(attention_mask)
-    return index_first_axis(hidden_states.flatten(0, 1), indices), indices, cu_seqlens, max_seqlen, cu_seqlens.diff()
+    if q_len == length:
+        indices_q, cu_seqlens_q, max_seqlen_q = indices, cu_seqlens, max_seqlen
+    elif q_len == 1:
+        cu_seqlens_q = torch.arange(batch + 1, dtype=torch.int32, device=q.device)
+        indices_q, max_seqlen_q = cu_seqlens_q[:-1].long(), 1
+    else:
+        indices_q, cu_seqlens_q, max_seqlen_q = get_unpad_data(attention_mask[:, length - q_len :])
+    packed = [index_first_axis(x.flatten(0, 1), i) for x, i in ((q, indices_q), *((y, indices) for y in states))]
+    if keepdim:
+        packed = [x[None] for x in packed]
+    return packed[0], tuple(packed[1:]), indices_q, (cu_seqlens_q, cu_seqlens), (max_seqlen_q, max_seqlen)
+
+
+def unpad_hidden_states(
+    hidden_states: torch.Tensor, cu_seqlens: torch.Tensor | None, attention_mask: torch.Tensor | None, q_len: int
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """A padded batch as packed sequences, unless it is packed already or there is no padding.
+
+    Args:
+        hidden_states: ``[B, q_len, ...]``.
+        cu_seqlens: boundaries of packed sequences; where they are given the mask is not looked at.
+        attention_mask: ``[B, L]`` with L at least ``q_len``; the last columns count.
+        q_len: new steps.
+
+    Returns:
+        ``(hidden_states, indices, cu_seqlens)``: ``[1, total, ...]``, what :func:`repad_hidden_states` asks for, and
+        the boundaries; the arguments and None where nothing is to be done.
+
+    Raises:
+        ValueError: see :func:`find_padding`.
+    """
+    if cu_seqlens is not None or attention_mask is None:
+        return hidden_states, None, cu_seqlens
+    padding = find_padding(attention_mask, q_len)
+    if padding is None:
+        return hidden_states, None, None
+    return padding.unpad(hidden_states), padding.indices, padding.cu_seqlens
+
+
+def repad_hidden_states(
+    hidden_states: torch.Tensor, indices: torch.Tensor | None, batch_size: int, q_len: int
+) -> torch.Tensor:
+    """Put tokens ``[1, total, ...]`` back to where :func:`unpad_hidden_states` found them, with zeros for padding."""
+    return hidden_states if indices is None else pad_input(hidden_states[0], indices, batch_size, q_len)
+
+
+def get_layer_cache(layer: _Layer, past_key_values: MixerCache | None) -> Mapping[str, Any] | None:
+    """The states that a layer has stored, by name; None if there are none.
+
+    Raises:
+        ValueError: the layer has no ``layer_idx``.
+    """
+    return None if past_key_values is None else past_key_values[_place(layer)] or None
+
+
+def update_layer_cache(layer: _Layer, past_key_values: MixerCache | None, **states: Any) -> Mapping[str, Any] | None:
+    """Store states of a layer, by the names that the cache's ``update`` has, if there is a cache.
+
+    Raises:
+        TypeError: a name that it does not have.
+        ValueError: the layer has no ``layer_idx``.
+    """
+    return None if past_key_values is None else past_key_values.update(layer_idx=_place(layer), **states)
+
+
+def _place(layer: _Layer) -> int:
+    if layer.layer_idx is None:
+        raise ValueError(f"layer_idx: {type(layer).__name__} needs it to find its states in past_key_values")
+    return layer.layer_idx
 
 
 class Padding(NamedTuple):

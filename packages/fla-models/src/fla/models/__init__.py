@@ -2,6 +2,7 @@
 
 from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel
 from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
+from fla.models.bitnet import BitNetConfig, BitNetForCausalLM, BitNetModel
 from fla.models.cache import Cache
 from fla.models.comba import CombaConfig, CombaForCausalLM, CombaModel
 from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM, DeltaNetModel
@@ -36,6 +37,9 @@ __all__ = [
     "BasedConfig",
     "BasedForCausalLM",
     "BasedModel",
+    "BitNetConfig",
+    "BitNetForCausalLM",
+    "BitNetModel",
     "Cache",
     "CombaConfig",
     "CombaForCausalLM",

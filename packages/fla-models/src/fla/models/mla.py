@@ -1,22 +1,18 @@
 """Multi-head latent attention (arXiv 2405.04434) as a language model."""
 
-from typing import Any
-
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import MultiheadLatentAttention
-from fla.models.configuration import FLAConfig
+from fla.models._rope import RopeConfig
 from fla.models.modeling import FLAForCausalLM, FLAModel
 from fla.models.registration import register
 
 
 @strict
-class MLAConfig(FLAConfig):
+class MLAConfig(RopeConfig):
     """The config of :class:`MLAForCausalLM`.
 
-    Keys that :class:`FLAConfig` does not have are arguments of :class:`fla.layers.MultiheadLatentAttention`. The
-    ``rope_parameters`` of checkpoints written by transformers 5 are understood as ``rope_theta`` and
-    ``rope_scaling``.
+    Keys that :class:`RopeConfig` does not have are arguments of :class:`fla.layers.MultiheadLatentAttention`.
     """
 
     model_type = "mla"
@@ -29,17 +25,6 @@ class MLAConfig(FLAConfig):
     qk_head_dim: int | None = 192
     window_size: int | None = None
     rope_theta: int | float = 10000.0
-    rope_scaling: dict | None = None  # type: ignore[type-arg]  # strict checks what it can name
-
-    def __post_init__(self, **kwargs: Any) -> None:
-        if parameters := dict(kwargs.pop("rope_parameters", None) or {}):
-            self.rope_theta = parameters.pop("rope_theta", self.rope_theta)
-            self.rope_scaling = parameters
-        super().__post_init__(**kwargs)
-
-    @classmethod
-    def _unknown(cls, keys: Any) -> list[str]:
-        return [key for key in super()._unknown(keys) if key != "rope_parameters"]
 
 
 class MLAModel(FLAModel):

@@ -24,7 +24,7 @@ from fla.models.cache import Cache
 from fla.models.configuration import FLAConfig
 from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
 from fla.models.losses import causal_loss
-from fla.modules import GatedMLP, RMSNorm
+from fla.modules import GatedMLP, GroupNorm, RMSNorm
 from fla.modules.mlp import is_bare_linear
 
 Shared = dict[str, Any]
@@ -41,14 +41,19 @@ class Block(GradientCheckpointingLayer):
         self.attn_norm = self.make_norm(config)
         self.attn = mixer
         self.mlp_norm = self.make_norm(config)
-        self.mlp = GatedMLP(
-            config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
-        )
+        self.mlp = self.make_mlp(config)
 
     @staticmethod
     def make_norm(config: FLAConfig) -> nn.Module:
         """The norm of the hidden states: of a block's parts, and of what comes out of the last block."""
         return (RMSNorm if config.fuse_norm else nn.RMSNorm)(config.hidden_size, eps=config.norm_eps)
+
+    @staticmethod
+    def make_mlp(config: FLAConfig) -> nn.Module:
+        """What follows the mixer."""
+        return GatedMLP(
+            config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
+        )
 
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
@@ -82,7 +87,6 @@ class FLAPreTrainedModel(PreTrainedModel):
     config: FLAConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Block"]
     _skip_keys_device_placement = ["past_key_values"]
     _input_embed_layer = "embeddings"
     # Attention layers go through scaled_dot_product_attention, whatever is asked for.
@@ -97,6 +101,11 @@ class FLAPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
+        # transformers tells norms by the names of their classes.
+        if isinstance(module, GroupNorm) and module.weight is not None:
+            initialization.ones_(module.weight)
+        if isinstance(module, GroupNorm) and module.bias is not None:
+            initialization.zeros_(module.bias)
         initial_values = getattr(module, "initial_values", None)
         if initial_values is not None:
             for name, value in initial_values(self.config.num_hidden_layers).items():
@@ -124,6 +133,7 @@ class FLAModel(FLAPreTrainedModel):
         )
         self.add_module(self.norm_name, self.block_class.make_norm(config))
         self.gradient_checkpointing = False
+        self._no_split_modules = [self.block_class.__name__]
         self.post_init()  # type: ignore[no-untyped-call]
 
     def make_mixer(self, layer_idx: int) -> Mixer:

@@ -16,6 +16,8 @@ class RWKV6Config(RWKVConfig):
 
     Keys that :class:`FLAConfig` does not have are arguments of :class:`fla.layers.RWKV6Attention`; ``attn_mode`` is its
     ``mode``. ``norm_first`` normalises the embeddings, and ``norm_bias`` gives the norms of the hidden states a bias.
+    ``output_norm_eps`` is the ``norm_eps`` of the layer, for the norm of each head's output; that of the model unless
+    given.
     """
 
     model_type = "rwkv6"
@@ -25,6 +27,12 @@ class RWKV6Config(RWKVConfig):
     num_heads: int = 4
     proj_low_rank_dim: int = 32
     gate_low_rank_dim: int = 64
+    output_norm_eps: int | float | None = None
+
+    @property
+    def mixer_norm_eps(self) -> float:
+        """The ``norm_eps`` of the layers."""
+        return self.norm_eps if self.output_norm_eps is None else self.output_norm_eps
 
 
 class RWKV6Block(RWKVBlock):
@@ -38,7 +46,7 @@ class RWKV6Model(FLAModel):
 
     config: RWKV6Config
     mixer_class = RWKV6Attention
-    mixer_keys: ClassVar[dict[str, str]] = {"mode": "attn_mode"}
+    mixer_keys: ClassVar[dict[str, str]] = {"mode": "attn_mode", "norm_eps": "mixer_norm_eps"}
     block_class = RWKV6Block
 
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 #: Public name -> the module that defines it. The imports below say the same to type checkers.
 _MENU = {
     "ACT2FN": "fla.modules.activations",
+    "BitLinear": "fla.modules.fused_bitlinear",
     "DPFPFeatureMap": "fla.modules.feature_map",
     "ELUFeatureMap": "fla.modules.feature_map",
+    "FusedBitLinear": "fla.modules.fused_bitlinear",
     "FusedCrossEntropyLoss": "fla.modules.fused_cross_entropy",
     "FusedLayerNormGated": "fla.modules.fused_norm_gate",
     "FusedLinearCrossEntropyLoss": "fla.modules.fused_linear_cross_entropy",
@@ -25,6 +27,7 @@ _MENU = {
     "LayerNorm": "fla.modules.layernorm",
     "LearnableOuterProductFeatureMap": "fla.modules.feature_map",
     "LearnablePolySketchNonNegativeFeatureMap": "fla.modules.feature_map",
+    "PackedBitLinear": "fla.modules.fused_bitlinear",
     "RMSNorm": "fla.modules.layernorm",
     "ReLUFeatureMap": "fla.modules.feature_map",
     "RebasedFeatureMap": "fla.modules.feature_map",
@@ -74,6 +77,11 @@ if TYPE_CHECKING:
         SwishFeatureMap as SwishFeatureMap,
         T2RFeatureMap as T2RFeatureMap,
         TaylorFeatureMap as TaylorFeatureMap,
+    )
+    from fla.modules.fused_bitlinear import (
+        BitLinear as BitLinear,
+        FusedBitLinear as FusedBitLinear,
+        PackedBitLinear as PackedBitLinear,
     )
     from fla.modules.fused_cross_entropy import (
         FusedCrossEntropyLoss as FusedCrossEntropyLoss,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -22,6 +24,7 @@ class GatedMLP(nn.Module):
         hidden_act: ``"swish"`` (``"silu"``), or ``"powglu"`` for :func:`fla.modules.activations.powglu`.
         fuse_swiglu: do not keep the gated product for the backward pass but compute it again (on a GPU).
         powglu_power: the power of ``"powglu"``.
+        linear: makes the three projections, called as ``nn.Linear`` is.
 
     Raises:
         ValueError: an unknown activation.
@@ -35,6 +38,7 @@ class GatedMLP(nn.Module):
         hidden_act: str = "swish",
         fuse_swiglu: bool = True,
         powglu_power: float = 3.0,
+        linear: Callable[..., nn.Linear] = nn.Linear,
     ) -> None:
         super().__init__()
         if hidden_act not in HIDDEN_ACTIVATIONS:
@@ -48,9 +52,9 @@ class GatedMLP(nn.Module):
         self.hidden_act = hidden_act
         self.fuse_swiglu = fuse_swiglu
         self.powglu_power = powglu_power
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., hidden_size]`` -> ``[..., hidden_size]``."""

@@ -15,7 +15,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 #: half-precision operands can hold, and by what float32 exponents keep of a float32 sum.
 MILD_BFLOAT16 = tl.constexpr(60.0)
 MILD_FLOAT16 = tl.constexpr(8.0)
-MILD_FLOAT32 = tl.constexpr(30.0)
+MILD_FLOAT32 = tl.constexpr(8.0)
 #: Decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
 LOWEST_DECAY = tl.constexpr(-1.0e4)
 
@@ -186,63 +186,60 @@ def from_middle(b_g, o_i, o_j, C: tl.constexpr, DTYPE: tl.constexpr, PRECISION: 
 
 
 @triton.jit
-def is_mild(b_reader, b_writer, DTYPE: tl.constexpr):
-    """Whether no exponent of readers or writers is too large; false where one is NaN."""
+def is_mild(b_g, o_i, C: tl.constexpr, DTYPE: tl.constexpr):
+    """Whether no exponent :func:`from_middle` can be too large; false where one is NaN."""
     if DTYPE == tl.bfloat16:
         LIMIT: tl.constexpr = MILD_BFLOAT16
     elif DTYPE == tl.float16:
         LIMIT: tl.constexpr = MILD_FLOAT16
     else:
         LIMIT: tl.constexpr = MILD_FLOAT32
-    b_bad = tl.where((tl.abs(b_reader) <= LIMIT) & (tl.abs(b_writer) <= LIMIT), 0, 1)
-    return tl.max(tl.max(b_bad, 1), 0) == 0
+    b_early, b_late = sums_of_halves(tl.abs(b_g.to(tl.float32)), o_i, C)
+    return tl.max(tl.where((b_early <= LIMIT) & (b_late <= LIMIT), 0, 1), 0) == 0
 
 
 @triton.jit
-def middle_exponents(b_g, o_i, o_j, C: tl.constexpr, DTYPE: tl.constexpr, PRECISION: tl.constexpr, BEFORE):
-    """:func:`from_middle` for readers, before their step's decay where ``BEFORE``, and for writers."""
-    b_writer = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
-    if BEFORE:
-        b_reader = b_writer - b_g.to(tl.float32)
-    else:
-        b_reader = b_writer
-    return b_reader, b_writer
+def sums_of_halves(b, o_i, C: tl.constexpr):
+    """Of float32 ``[C, BK]``, the sums over the steps before the middle and over those from there on."""
+    return tl.sum(tl.where(o_i < C // 2, b, 0.0), 0), tl.sum(tl.where(o_i >= C // 2, b, 0.0), 0)
 
 
 @triton.jit
-def mild_pairs_grad(
-    b_x,
-    b_y,
-    b_p,
-    b_pt,
-    b_reader,
-    b_writer,
-    b_dx,
-    b_dy,
-    b_dg,
-    o_i,
-    o_j,
-    DTYPE: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BEFORE: tl.constexpr,
+def decays_of_halves(b_g, o_i, C: tl.constexpr):
+    """The decays from the start of a chunk to its middle, and from there to its end."""
+    b_early, b_late = sums_of_halves(b_g.to(tl.float32), o_i, C)
+    return tl.exp2(b_early * LOG2E)[None, :], tl.exp2(b_late * LOG2E)[None, :]
+
+
+@triton.jit
+def through_states(y, stride, states, o_i, o_k, m_c, m_k, V: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr):
+    """``y S^T`` for the steps of a chunk and a block of K, over all of V; ``stride`` apart are the steps of y."""
+    b = tl.zeros([o_i.shape[0], o_k.shape[0]], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        b_y = tl.load(y + o_i * stride + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        p_st, m_st = states + o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b += tl.dot(b_y, tl.load(p_st, mask=m_st, other=0.0), input_precision=PRECISION)
+    return b
+
+
+@triton.jit
+def through_states_grad(
+    y, stride, states, dstates, o_i, o_k, m_c, m_k, V: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr
 ):
-    """Add to the gradients of readers x, of writers y and of decay by channel, from that of the pairs' scores.
-
-    ``b_p`` is that below the diagonal, ``b_pt`` its transpose.
-    """
-    b_x = (b_x * tl.exp2(b_reader * LOG2E)).to(DTYPE)
-    b_y = (b_y * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
-    # A step's decay is in what later readers read, less what is written later: pair by pair the same numbers.
-    b_d = tl.dot(b_p, b_y, input_precision=PRECISION)
-    if BEFORE:
-        b_dg += span_sums(o_i < o_j, b_x * b_d, DTYPE, PRECISION)
-    else:
-        b_dg += span_sums(o_i <= o_j, b_x * b_d, DTYPE, PRECISION)
-    b_dx += b_d * tl.exp2(b_reader * LOG2E)
-    b_d = tl.dot(b_pt, b_x, input_precision=PRECISION)
-    b_dg -= span_sums(o_i <= o_j, b_y * b_d, DTYPE, PRECISION)
-    b_dy += b_d * tl.exp2(-b_writer * LOG2E)
-    return b_dx, b_dy, b_dg
+    """:func:`through_states` for the gradients of states, and the sums of ``S dS`` over V, for each of K."""
+    b = tl.zeros([o_i.shape[0], o_k.shape[0]], dtype=tl.float32)
+    b_sds = tl.zeros([o_k.shape[0]], dtype=tl.float32)
+    for i_v in range(0, tl.cdiv(V, BV)):
+        o_v = i_v * BV + tl.arange(0, BV)
+        m_v = o_v < V
+        b_y = tl.load(y + o_i * stride + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
+        o_st, m_st = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+        b_dst = tl.load(dstates + o_st, mask=m_st, other=0.0)
+        b += tl.dot(b_y, b_dst, input_precision=PRECISION)
+        b_sds += tl.sum(tl.load(states + o_st, mask=m_st, other=0.0).to(tl.float32) * b_dst.to(tl.float32), 0)
+    return b, b_sds
 
 
 @triton.jit
@@ -266,36 +263,24 @@ def pair_sides_grad(
     LEVELS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
-    BEFORE: tl.constexpr = False,
 ):
     """Add to the gradients of readers x, of write keys beta k and of decay by channel what pairs of steps give them.
 
-    ``dpairs`` holds the gradient of their scores ``[C, C]``, with its transpose above the diagonal. ``BEFORE``: readers
-    read before their step's decay.
+    ``dpairs`` holds the gradient of their scores ``[C, C]``, with its transpose above the diagonal.
     """
     o_a = o_i * (HV * C) + o_j
-    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BEFORE)
-    if is_mild(b_reader, b_writer, DTYPE):
-        b_x = tl.load(x + o_x, mask=m_x, other=0.0)
-        b_y = tl.load(k + o_x, mask=m_x, other=0.0) * b_beta
-        b_p = tl.load(dpairs + o_a, mask=m_c[:, None] & (o_i > o_j), other=0.0)
-        b_pt = tl.load(dpairs + o_a, mask=m_c[:, None] & (o_i < o_j), other=0.0)
-        b_dx, b_dw, b_dg = mild_pairs_grad(
-            b_x, b_y, b_p, b_pt, b_reader, b_writer, b_dx, b_dw, b_dg, o_i, o_j, DTYPE, PRECISION, BEFORE
-        )
-    else:
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            m_late = ((o_i >> level) & 1) == 1
-            b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0)
-            b_y = b_y * (b_e * tl.where(m_late, 1.0, b_beta))
-            b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
-            b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
-            b_dspan = (b_y * b_dy).to(DTYPE)
-            b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
-            b_dy *= b_e
-            b_dx += tl.where(m_late, b_dy, 0.0)
-            b_dw += tl.where(m_late, 0.0, b_dy)
+    for level in range(LEVELS):
+        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+        m_late = ((o_i >> level) & 1) == 1
+        b_y = tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0)
+        b_y = b_y * (b_e * tl.where(m_late, 1.0, b_beta))
+        b_w = tl.load(dpairs + o_a, mask=m_c[:, None] & half_pairs(o_i, o_j, level), other=0.0)
+        b_dy = tl.dot(b_w, b_y.to(DTYPE), input_precision=PRECISION)
+        b_dspan = (b_y * b_dy).to(DTYPE)
+        b_dg += span_sums(tl.load(spans + level * C * C + o_j * C + o_i), b_dspan, DTYPE, PRECISION)
+        b_dy *= b_e
+        b_dx += tl.where(m_late, b_dy, 0.0)
+        b_dw += tl.where(m_late, 0.0, b_dy)
     return b_dx, b_dw, b_dg
 
 

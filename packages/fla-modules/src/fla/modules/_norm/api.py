@@ -23,6 +23,7 @@ def run_norm(
     prenorm: bool = False,
     residual_in_fp32: bool = False,
     out_dtype: torch.dtype | None = None,
+    quantise: bool = False,
     backend: str | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Normalise the last dimension of ``x + residual``; returns the result and ``x + residual``.
@@ -40,6 +41,7 @@ def run_norm(
         prenorm: the caller uses ``x + residual``; what is returned for it is undefined otherwise.
         residual_in_fp32: hand on ``x + residual`` in float32, else in the dtype of the residual.
         out_dtype: of the result; that of x unless given.
+        quantise: round each row to 8 bits of its largest magnitude; straight through for gradients. Of one group.
         backend: by device unless given.
 
     Raises:
@@ -53,9 +55,9 @@ def run_norm(
         from fla.modules._norm.function import run_norm_triton
 
         return run_norm_triton(
-            x, gate, weight, bias, residual, kind, activation, eps, groups, prenorm, total_dtype, out_dtype
+            x, gate, weight, bias, residual, kind, activation, eps, groups, prenorm, total_dtype, out_dtype, quantise
         )
-    return norm_ref(x, gate, weight, bias, residual, kind, activation, eps, groups, total_dtype, out_dtype)
+    return norm_ref(x, gate, weight, bias, residual, kind, activation, eps, groups, total_dtype, out_dtype, quantise)
 
 
 #: The widest row that the kernels hold in registers.

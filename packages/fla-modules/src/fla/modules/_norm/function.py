@@ -29,6 +29,7 @@ def _fwd_fake(
     groups: int,
     out_dtype: torch.dtype,
     total_dtype: torch.dtype | None,
+    quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
     return x.new_empty(x.shape, dtype=out_dtype), total
@@ -65,7 +66,7 @@ def _bwd_fake(
 norm_fwd = register_op(
     "norm_fwd",
     "(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor? residual, str kind, str activation, float eps,"
-    " int groups, ScalarType out_dtype, ScalarType? total_dtype) -> (Tensor, Tensor)",
+    " int groups, ScalarType out_dtype, ScalarType? total_dtype, bool quantise) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
@@ -80,7 +81,10 @@ norm_bwd = register_op(
 
 
 class NormFunction(torch.autograd.Function):
-    """Saves ``x + residual`` and the gate; the backward pass takes the statistics again."""
+    """Saves ``x + residual`` and the gate; the backward pass takes the statistics again.
+
+    Gradients pass through the quantisation as if it were not there.
+    """
 
     @staticmethod
     def forward(
@@ -96,8 +100,11 @@ class NormFunction(torch.autograd.Function):
         groups: int,
         out_dtype: torch.dtype,
         total_dtype: torch.dtype | None,
+        quantise: bool,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        y, total = norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype)
+        y, total = norm_fwd(
+            x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype, quantise
+        )
         ctx.save_for_backward(x if total_dtype is None else total, gate, weight, bias)
         ctx.options = kind, activation, eps, groups, x.dtype, None if residual is None else residual.dtype
         ctx.set_materialize_grads(False)
@@ -121,7 +128,7 @@ class NormFunction(torch.autograd.Function):
             None if weight is None else dweight,
             None if bias is None else dbias,
             dresidual,
-            *(None,) * 6,
+            *(None,) * 7,
         )
 
 
@@ -138,11 +145,12 @@ def run_norm_triton(
     prenorm: bool,
     total_dtype: torch.dtype,
     out_dtype: torch.dtype,
+    quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """:func:`fla.modules._norm.run_norm` on checked arguments."""
     differentiate = needs_gradient(x, gate, weight, bias, residual)
     stored = total_dtype if residual is not None and (prenorm or differentiate) else None
-    arguments = x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, stored
+    arguments = x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, stored, quantise
     if differentiate:
         result = NormFunction.apply(*arguments)  # type: ignore[no-untyped-call]
     else:

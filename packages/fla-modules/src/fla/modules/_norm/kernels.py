@@ -34,6 +34,14 @@ def standardise(b_x, m_row, m_channel, eps, D: tl.constexpr, KIND: tl.constexpr)
     return b_x * b_scale, b_scale
 
 
+@triton.jit
+def quantise_rows(b_y):
+    """Rows on 255 steps between plus and minus their largest magnitude."""
+    b_scale = (127.0 / tl.maximum(tl.max(tl.abs(b_y), 1), 1e-5))[:, None]
+    # 1.5 * 2^23 leaves no fraction bits: what comes back is the nearest integer, ties to even as PyTorch has them.
+    return ((b_y * b_scale + 12582912.0) - 12582912.0) / b_scale
+
+
 @triton.jit(do_not_specialize=["rows"])
 def norm_fwd_kernel(
     x,
@@ -51,6 +59,7 @@ def norm_fwd_kernel(
     BR: tl.constexpr,
     KIND: tl.constexpr,
     ACTIVATION: tl.constexpr,
+    QUANTISE: tl.constexpr,
 ):
     i_p = tl.program_id(0)
     i_g = i_p % G
@@ -75,6 +84,8 @@ def norm_fwd_kernel(
     if gate is not None:
         b_a, _ = gate_value(tl.load(gate + o_x, mask=mask, other=0.0).to(tl.float32), ACTIVATION)
         b_y *= b_a
+    if QUANTISE:
+        b_y = quantise_rows(b_y)
     tl.store(y + o_x, b_y.to(y.dtype.element_ty), mask=mask)
 
 

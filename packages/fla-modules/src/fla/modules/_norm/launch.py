@@ -39,6 +39,7 @@ def norm_fwd(
     groups: int,
     out_dtype: torch.dtype,
     total_dtype: torch.dtype | None,
+    quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The result, and ``x + residual`` in ``total_dtype`` (empty where that is None)."""
     x, gate, residual = x.contiguous(), _contiguous(gate), _contiguous(residual)
@@ -64,6 +65,7 @@ def norm_fwd(
         BR=tile.rows,
         KIND=kind,
         ACTIVATION=activation,
+        QUANTISE=quantise,
         num_warps=tile.warps,
     )
     return y, total

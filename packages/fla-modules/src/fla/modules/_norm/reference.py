@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
+from fla.modules._checks import needs_gradient
+
 GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"swish": F.silu, "silu": F.silu, "sigmoid": torch.sigmoid}
 """Activation of the gate by name."""
 
@@ -29,6 +31,7 @@ def norm_ref(
     groups: int,
     total_dtype: torch.dtype,
     out_dtype: torch.dtype,
+    quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The normalised rows in ``out_dtype``, and ``x + residual`` in ``total_dtype``.
 
@@ -40,7 +43,21 @@ def norm_ref(
     y = _normalise(total, weight, bias, kind, eps, groups)
     if gate is not None:
         y = y * GATES[activation](gate.to(dtype))
+    if quantise:
+        y = straight_through(quantise_rows(y), y)
     return y.to(out_dtype), total.to(total_dtype)
+
+
+def quantise_rows(x: torch.Tensor) -> torch.Tensor:
+    """Rows on 255 steps between plus and minus their largest magnitude, which is taken as 1e-5 where it is smaller."""
+    scale = 127 / x.abs().amax(-1, keepdim=True).clamp(min=1e-5)
+    return (x * scale).round() / scale
+
+
+def straight_through(rounded: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The value of ``rounded`` with the gradient of x (arXiv 1308.3432)."""
+    # Nothing is added to the value, whatever x is.
+    return rounded.detach() + (x - x.detach()) if needs_gradient(x) else rounded
 
 
 def _normalise(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._arguments import check_heads
+from fla.ops.based.chunk import run_second_order
 from fla.ops.based.feature_map import taylor, taylor_width
 from fla.ops.based.reference import naive_recurrent_based
 from fla.ops.linear_attn.normalised import RECURRENT_STEPS, LinearState, check_linear_state, run_linear_attn
@@ -31,8 +32,9 @@ def parallel_based(
 
     It is linear attention over features :math:`\phi` with :math:`\phi(x) \cdot \phi(y) = 1 + x \cdot y +
     (x \cdot y)^2 / 2`, of which there are F, about K squared over 2: 160 for K = 16. They are in the dtype of q;
-    states and sums are accumulated in float32 (float64 for float64 inputs). In float16 the sum of the weights must
-    stay below 65504. Differentiable once in every floating argument.
+    states and sums are accumulated in float32 (float64 for float64 inputs). On the Triton backend features are never
+    stored, and within a chunk weights are taken from scores. In float16 S, elsewhere than there also the sum of the
+    weights, must stay below 65504. Differentiable once in every floating argument.
 
     Args:
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
@@ -61,18 +63,24 @@ def parallel_based(
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_based(q, k, v, scale, use_norm, initial_state, output_final_state, cu_seqlens)
-    o, final_state = run_linear_attn(
-        taylor(q * scale),
-        taylor(k),
-        v,
-        1.0,
-        EPS if use_norm else None,
-        initial_state,
-        output_final_state,
-        cu_seqlens,
-        chosen,
-        recurrent=q.shape[1] <= RECURRENT_STEPS,
-    )
+    eps = EPS if use_norm else None
+    final_state: LinearState | None
+    if chosen == "triton" and q.shape[1] > RECURRENT_STEPS:
+        o, _, end = run_second_order(q, k, v, scale, eps, initial_state, cu_seqlens, taylor=True)
+        final_state = end if use_norm else end[0]
+    else:
+        o, final_state = run_linear_attn(
+            taylor(q * scale),
+            taylor(k),
+            v,
+            1.0,
+            eps,
+            initial_state,
+            output_final_state,
+            cu_seqlens,
+            chosen,
+            recurrent=q.shape[1] <= RECURRENT_STEPS,
+        )
     return (o, final_state) if output_final_state else o
 
 

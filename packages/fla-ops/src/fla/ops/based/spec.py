@@ -12,7 +12,6 @@ from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.api import parallel_based
 from fla.ops.based.feature_map import taylor_width
 from fla.ops.linear_attn.spec import cost as linear_cost
-from fla.ops.simple_gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
@@ -25,13 +24,15 @@ SHAPES = {
     "packed": Shape(1, 90, 1, 4, 16, lengths=(1, 31, 0, 40, 18)),
     "head dim 16": Shape(2, 200, 2, 16, 64),
     "more features than a head may have channels": Shape(1, 70, 1, 22, 48),
+    "values wider than a block": Shape(1, 70, 1, 8, 160),
 }
 PLAIN_SHAPES = {"not normalised": Shape(1, 70, 2, 4, 8, options=PLAIN)}
+# Heads enough that the relative error of past_k's gradient is one of more than a few numbers.
 CONTINUED_SHAPES = {
-    "continued": Shape(2, 70, 1, 4, 8),
+    "continued": Shape(2, 70, 3, 4, 8),
     "continued, few steps": Shape(2, 6, 2, 16, 16),
-    "continued, packed": Shape(1, 70, 1, 4, 8, lengths=(30, 40)),
-    "continued, not normalised": Shape(1, 70, 1, 4, 8, options=PLAIN),
+    "continued, packed": Shape(1, 70, 3, 4, 8, lengths=(30, 40)),
+    "continued, not normalised": Shape(1, 70, 6, 4, 8, options=PLAIN),
 }
 
 
@@ -71,6 +72,8 @@ SPEC = Spec(
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
-    """The engine's kernels at the width of the features."""
-    shape = Shape(1, 128, 2, 16, 64)
-    yield "parallel_based 16x64", partial(launch, "16x64", shape, parallel_based, QKV, torch.bfloat16)
+    """One call of every kernel for each tile that ships, to be compiled without a GPU."""
+    for dtype, dim, lengths in ((torch.bfloat16, 128, ()), (torch.float32, 64, (100, 28))):
+        shape = Shape(1, 128, 2, 16, dim, lengths=lengths)
+        title = f"{dtype} 16x{dim}{' packed' if lengths else ''}".removeprefix("torch.")
+        yield f"parallel_based {title}", partial(launch, title, shape, parallel_based, QKV, dtype)

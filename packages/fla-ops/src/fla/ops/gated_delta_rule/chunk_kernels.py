@@ -12,13 +12,13 @@ Where keys repeat, X is small beside what it is the difference of, and errors th
 are sums of two halves where operands have half precision, and a decay by step is multiplied to what a product yields,
 not to its operands.
 
-``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``. A decay by channel is multiplied to q, p and k
-by ``pairs_kernel``, and the walks take Q_read, P_read and K_write in their place, for each value head.
+``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``, of which ``channel_kernels.py`` has the
+kernels that see it: the walks here then take Q_read, P_read and K_write in place of q, p and k, for each value head.
 
 ``BEFORE``: p is not k, and reads the state before the step's own decay, which is then none or by step.
 
-Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive
-but in chunks whose decay is mild. Letters as in ``_chunks_kernels.py``.
+Every exponent is a sum of log decays over a span of steps; none is the difference of two sums, and none is positive.
+Letters as in ``_chunks_kernels.py``.
 """
 
 import triton
@@ -34,18 +34,40 @@ from fla.ops._chunks_kernels import (
     decay_until,
     dot_halves,
     dot_wide,
-    from_middle,
-    half_pairs,
     halves,
-    is_mild,
-    load_decay,
     locate_chunk,
     locate_sequence,
-    pair_sides_grad,
     span_sums,
     sums_before,
     unit_lower_inverse,
 )
+
+
+@triton.jit
+def store_pairs(
+    scores,
+    corrections,
+    b_a,
+    b_l,
+    b_beta,
+    o_a,
+    m_c,
+    o_i,
+    o_j,
+    stride,
+    LEVELS: tl.constexpr,
+    DTYPE: tl.constexpr,
+    INVERSE_PRECISION: tl.constexpr,
+):
+    """Store the lower triangle of A, and ``R = -(I + P beta)^-1 P`` for the strictly lower one of P."""
+    b_l = tl.where(o_i > o_j, b_l, 0.0)
+    b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
+    b_r = tl.where(o_i > o_j, -dot_wide(b_t, b_l, INVERSE_PRECISION), 0.0)
+    tl.store(scores + o_a, tl.where(o_i >= o_j, b_a, 0.0).to(DTYPE), mask=m_c[:, None])
+    b_hi, b_lo = halves(b_r, DTYPE)
+    tl.store(corrections + o_a, b_hi, mask=m_c[:, None])
+    if DTYPE != tl.float32:
+        tl.store(corrections + stride + o_a, b_lo, mask=m_c[:, None])
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -55,13 +77,8 @@ def pairs_kernel(
     p,
     beta,
     g,
-    spans,
     scores,
     corrections,
-    q_read,
-    p_read,
-    k_write,
-    total,
     cu_seqlens,
     sequence,
     first_chunk,
@@ -80,7 +97,7 @@ def pairs_kernel(
     PRECISION: tl.constexpr,
     INVERSE_PRECISION: tl.constexpr,
 ):
-    """The scores A, scale included, and the corrections R of one chunk and head; operands decayed by channel."""
+    """The scores A, scale included, and the corrections R of one chunk and head."""
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
     if left <= 0:
@@ -97,63 +114,25 @@ def pairs_kernel(
     b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
     b_a = tl.zeros([C, C], dtype=tl.float32)
     b_l = tl.zeros([C, C], dtype=tl.float32)
-    b_diagonal = tl.zeros([C], dtype=tl.float32)
     for i_k in range(0, tl.cdiv(K, BK)):
         o_k = i_k * BK + tl.arange(0, BK)
         m_k = o_k < K
         o_x, m_x = o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_p = tl.load(p + o_x, mask=m_x, other=0.0)
-        if DECAY == 3:
-            b_k = tl.load(k + o_x, mask=m_x, other=0.0)
-            o_g = row_v * K + o_i * (HV * K) + o_k[None, :]
-            b_g = load_decay(g + o_g, m_x)
-            b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-            tl.store(q_read + o_g, (b_q * b_e).to(DTYPE), mask=m_x)
-            tl.store(p_read + o_g, (b_p * b_e).to(DTYPE), mask=m_x)
-            b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-            tl.store(k_write + o_g, (b_k * b_e).to(DTYPE), mask=m_x)
-            b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
-            tl.store(total + (i_c.to(tl.int64) * HV + i_h) * K + o_k, b_total, mask=m_k)
-            b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
-            b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
-            if is_mild(b_m, b_m, DTYPE):
-                b_kt = tl.trans((b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE))
-                b_e = tl.exp2(b_m * LOG2E)
-                b_a += tl.dot((b_q * b_e).to(DTYPE), b_kt, input_precision=PRECISION)
-                b_l += tl.dot((b_p * b_e).to(DTYPE), b_kt, input_precision=PRECISION)
-            else:
-                for level in range(LEVELS):
-                    b_m = span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION)
-                    b_e = tl.exp2(b_m * LOG2E)
-                    m_late = ((o_i >> level) & 1) == 1
-                    m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
-                    b_x = (tl.load(tl.where(m_late, q + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-                    b_a += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
-                    b_x = (tl.load(tl.where(m_late, p + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-                    b_l += tl.where(m_pairs, tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION), 0.0)
-        else:
-            b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
-            b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
-            b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
-    if DECAY == 3:
-        b_a = tl.where(o_i == o_j, b_diagonal[:, None], b_a)
+        b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
+        b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
+        b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
     if DECAY == 2:
         b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
         b_a *= b_e
         if BEFORE:
             b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
         b_l *= b_e
-    b_a = tl.where(o_i >= o_j, b_a, 0.0)
-    b_l = tl.where(o_i > o_j, b_l, 0.0)
-    b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
-    b_r = tl.where(o_i > o_j, -dot_wide(b_t, b_l, INVERSE_PRECISION), 0.0)
     o_a = row_v * C + o_i * (HV * C) + o_j
-    tl.store(scores + o_a, (b_a * scale).to(DTYPE), mask=m_c[:, None])
-    b_hi, b_lo = halves(b_r, DTYPE)
-    tl.store(corrections + o_a, b_hi, mask=m_c[:, None])
-    if DTYPE != tl.float32:
-        tl.store(corrections + stride + o_a, b_lo, mask=m_c[:, None])
+    store_pairs(
+        scores, corrections, b_a * scale, b_l, b_beta, o_a, m_c, o_i, o_j, stride, LEVELS, DTYPE, INVERSE_PRECISION
+    )
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -470,7 +449,6 @@ def key_grad_kernel(
     p,
     beta,
     g,
-    spans,
     x,
     states,
     do,
@@ -493,7 +471,6 @@ def key_grad_kernel(
     K: tl.constexpr,
     V: tl.constexpr,
     C: tl.constexpr,
-    LEVELS: tl.constexpr,
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
@@ -503,7 +480,7 @@ def key_grad_kernel(
 ):
     """Gradients of q, k and p ``[B, T, HV, K]`` for one chunk, head and block of K, and of the decay.
 
-    Unless that is by channel, ``dg[block, B, T, HV]`` is summed over the blocks afterwards.
+    ``dg[block, B, T, HV]`` is summed over the blocks afterwards.
     """
     i_ck, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
@@ -529,8 +506,6 @@ def key_grad_kernel(
     b_w = b_k * b_beta
     if DECAY == 2:
         b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
-    elif DECAY == 3:
-        b_g = load_decay(g + o_dx, m_x)
 
     # Two walks over V, for the readers q and p, so that few accumulators are alive at a time.
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
@@ -556,23 +531,9 @@ def key_grad_kernel(
         b_dw *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
         b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_w * b_dw, 1), o_i, o_j)
         b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
-    if DECAY == 3:
-        b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_dw *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_dg = span_sums(o_i <= o_j, (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
-        b_dg += span_sums(o_j < o_i, (b_w * b_dw).to(DTYPE), DTYPE, PRECISION)
-        b_dg += (tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E) * b_sds)[None, :]
-        b_diagonal = tl.load(dscores + row_v * C + o_c * (HV * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
-        b_dq += b_diagonal * b_w
-        b_dw += b_diagonal * b_q
-        b_dq, b_dw, b_dg = pair_sides_grad(
-            q, k, dscores + row_v * C, spans, b_dq, b_dw, b_dg, b_g, b_beta, o_i, o_j, o_x, m_x, m_c,
-            C, HV, LEVELS, DTYPE, PRECISION,
-        )  # fmt: skip
-    else:
-        b_w = b_w.to(DTYPE)
-        b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
-        b_dw += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
+    b_w = b_w.to(DTYPE)
+    b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
+    b_dw += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
     tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
 
     b_dp = tl.zeros([C, BK], dtype=tl.float32)
@@ -591,17 +552,8 @@ def key_grad_kernel(
         else:
             b_dg += tl.cumsum(b_dread, 0, reverse=True)
         tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
-    if DECAY == 3:
-        b_dp *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_dg += span_sums(o_i <= o_j, (b_p * b_dp).to(DTYPE), DTYPE, PRECISION)
-        b_dp, b_dw, b_dg = pair_sides_grad(
-            p, k, dpairs + row_v * C, spans, b_dp, b_dw, b_dg, b_g, b_beta, o_i, o_j, o_x, m_x, m_c,
-            C, HV, LEVELS, DTYPE, PRECISION,
-        )  # fmt: skip
-        tl.store(dg + o_dx, b_dg.to(dg.dtype.element_ty), mask=m_x)
-    else:
-        b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
-        b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
+    b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
+    b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
     b_dw *= b_beta
     if BEFORE:

@@ -9,7 +9,7 @@ import triton
 
 from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
-from fla.ops.gated_delta_rule import chunk_kernels as kernels
+from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels
 from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.utils._tiles import Block, tile_key
 
@@ -60,13 +60,15 @@ class _Call(NamedTuple):
             "K": self.dims[0],
             "C": self.tile.chunk,
             "BK": block.k,
-            "DECAY": self.decay,
-            "BEFORE": self.p is not self.k,
             "PACKED": self.chunks.packed,
             "PRECISION": precision(),
             "num_warps": block.warps,
             "num_stages": block.stages,
         }
+
+    def constants_of_decay(self, block: Block) -> dict[str, Any]:
+        """Those of kernels for any kind of decay."""
+        return {**self.constants(block), "DECAY": self.decay, "BEFORE": self.p is not self.k}
 
 
 class _Walked(NamedTuple):
@@ -183,35 +185,48 @@ def chunk_gated_delta_rule_bwd_triton(
         call.total,
         V=value_dim,
         BV=tile.pair_grad.v,
-        **call.constants(tile.pair_grad),
+        **call.constants_of_decay(tile.pair_grad),
     )
-    kernels.key_grad_kernel[(blocks * chunks.total, call.heads[1])](
-        call.q,
-        call.k,
-        call.p,
-        call.beta,
-        call.g,
-        call.spans,
-        x,
-        states,
-        do,
-        dv,
-        dstates,
-        dscores,
-        dpairs,
-        dq,
-        dk,
-        dp,
-        dg,
-        *call.where,
-        scale,
-        call.total,
-        v.shape[0] * v.shape[1] * v.shape[2],
-        V=value_dim,
-        LEVELS=tile.levels,
-        BV=tile.key_grad.v,
-        **call.constants(tile.key_grad),
-    )
+    grid = blocks * chunks.total, call.heads[1]
+    products = x, states, do, dv, dstates, dscores, dpairs
+    shared = {"V": value_dim, "BV": tile.key_grad.v}
+    if call.decay == 3:
+        channel_kernels.key_grad_kernel[grid](
+            call.q,
+            call.k,
+            call.beta,
+            call.g,
+            call.spans,
+            *products,
+            dq,
+            dk,
+            dg,
+            *call.where,
+            scale,
+            call.total,
+            LEVELS=tile.levels,
+            **shared,
+            **call.constants(tile.key_grad),
+        )
+    else:
+        kernels.key_grad_kernel[grid](
+            call.q,
+            call.k,
+            call.p,
+            call.beta,
+            call.g,
+            *products,
+            dq,
+            dk,
+            dp,
+            dg,
+            *call.where,
+            scale,
+            call.total,
+            v.shape[0] * v.shape[1] * v.shape[2],
+            **shared,
+            **call.constants_of_decay(tile.key_grad),
+        )
     assert dq is not None
     assert dk is not None
     if g is None:
@@ -234,30 +249,18 @@ def _pairs(call: _Call, scale: float) -> _Walked:
     tile, like = call.tile, call.v.shape[:3]
     scores = call.q.new_empty(*like, tile.chunk)
     corrections = scores.new_empty(halves(scores.dtype), *scores.shape)
-    q, k, p, total = call.q, call.k, call.p, None
-    if call.decay == 3:
-        q, k, p = (call.q.new_empty(*like, call.dims[0]) for _ in range(3))
-        total = call.q.new_empty(call.chunks.total, call.heads[1], call.dims[0], dtype=torch.float32)
-    kernels.pairs_kernel[(call.chunks.total, call.heads[1])](
-        call.q,
-        call.k,
-        call.p,
-        call.beta,
-        call.g,
-        call.spans,
-        scores,
-        corrections,
-        q,
-        p,
-        k,
-        total,
-        *call.where,
-        scale,
-        call.total,
-        scores.numel(),
-        LEVELS=tile.levels,
-        INVERSE_PRECISION=inverse_precision(scores.dtype),
-        **call.constants(tile.pairs),
+    grid = call.chunks.total, call.heads[1]
+    last = *call.where, scale, call.total, scores.numel()
+    constants = {"LEVELS": tile.levels, "INVERSE_PRECISION": inverse_precision(scores.dtype)}
+    if call.decay != 3:
+        constants.update(call.constants_of_decay(tile.pairs))
+        kernels.pairs_kernel[grid](call.q, call.k, call.p, call.beta, call.g, scores, corrections, *last, **constants)
+        return _Walked(call.q, call.k, call.p, None, scores, corrections)
+    constants.update(call.constants(tile.pairs))
+    q, p, k = (call.q.new_empty(*like, call.dims[0]) for _ in range(3))
+    total = call.q.new_empty(call.chunks.total, call.heads[1], call.dims[0], dtype=torch.float32)
+    channel_kernels.pairs_kernel[grid](
+        call.q, call.k, call.beta, call.g, call.spans, scores, corrections, q, p, k, total, *last, **constants
     )
     return _Walked(q, k, p, total, scores, corrections)
 
@@ -299,7 +302,7 @@ def _walk(
         BV=block.v,
         HAS_START=initial_state is not None,
         FOR_BACKWARD=o is None,
-        **walked.constants(call.constants(block)),
+        **walked.constants(call.constants_of_decay(block)),
     )
 
 
@@ -342,6 +345,6 @@ def _walk_back(
         V=call.dims[1],
         BV=block.v,
         HAS_DEND=dfinal_state is not None,
-        **walked.constants(call.constants(block)),
+        **walked.constants(call.constants_of_decay(block)),
     )
     return dbeta[0] if blocks == 1 else dbeta.sum(0), dstart

@@ -19,31 +19,32 @@ import triton.language as tl
 from fla.ops._chunks_kernels import (
     LOG2E,
     correct,
+    decays_of_halves,
     dot_halves,
+    from_middle,
     half_pairs,
     halves,
     is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
-    middle_exponents,
     pair_sides_grad,
     span_sums,
+    through_states,
+    through_states_grad,
     unit_lower_inverse,
 )
 
 
 @triton.jit
-def scores_of(
+def scores_by_halving(
     x,
     k,
     b,
     spans,
-    g,
-    o_k,
+    b_g,
     o_x,
-    m_c,
-    m_k,
+    m_x,
     o_i,
     o_j,
     b_xk,
@@ -52,28 +53,16 @@ def scores_of(
     LEVELS: tl.constexpr,
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
-    BEFORE: tl.constexpr,
 ):
     """Add the scores of readers x with earlier k and b, over some channels; anything on and above the diagonal."""
-    m_x = m_c[:, None] & m_k[None, :]
-    b_g = load_decay(g + o_x, m_x)
-    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BEFORE)
-    if is_mild(b_reader, b_writer, DTYPE):
-        b_y = (tl.load(x + o_x, mask=m_x, other=0.0) * tl.exp2(b_reader * LOG2E)).to(DTYPE)
-        b_e = tl.exp2(-b_writer * LOG2E)
-        b_z = (tl.load(k + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
-        b_xk += tl.dot(b_y, tl.trans(b_z), input_precision=PRECISION)
-        b_z = (tl.load(b + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
-        b_xb += tl.dot(b_y, tl.trans(b_z), input_precision=PRECISION)
-    else:
-        for level in range(LEVELS):
-            b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-            m_late = ((o_i >> level) & 1) == 1
-            m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
-            b_y = (tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-            b_xk += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
-            b_y = (tl.load(tl.where(m_late, x + o_x, b + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
-            b_xb += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+    for level in range(LEVELS):
+        b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
+        m_late = ((o_i >> level) & 1) == 1
+        m_pairs = half_pairs(o_i, o_j, level) & (o_i > o_j)
+        b_y = (tl.load(tl.where(m_late, x + o_x, k + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xk += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+        b_y = (tl.load(tl.where(m_late, x + o_x, b + o_x), mask=m_x, other=0.0) * b_e).to(DTYPE)
+        b_xb += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
     return b_xk, b_xb
 
 
@@ -131,22 +120,36 @@ def pairs_kernel(
         o_k = i_k * BK + tl.arange(0, BK)
         m_k = o_k < K
         o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        b_qk, b_qb = scores_of(
-            q, k, b, spans, g, o_k, o_x, m_c, m_k, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION, False
-        )
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_b = tl.load(b + o_x, mask=m_x, other=0.0)
         b_own_k += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
         b_own_b += tl.sum(b_q.to(tl.float32) * b_b.to(tl.float32), 1)
         b_g = load_decay(g + o_x, m_x)
-        b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        tl.store(q_read + o_x, (b_q * b_e).to(DTYPE), mask=m_x)
-        b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        tl.store(k_write + o_x, (b_k * b_e).to(DTYPE), mask=m_x)
-        tl.store(b_write + o_x, (b_b * b_e).to(DTYPE), mask=m_x)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         tl.store(total + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_total, mask=m_k)
+        if is_mild(b_g, o_i, C, DTYPE):
+            b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+            b_early, b_late = decays_of_halves(b_g, o_i, C)
+            b_y = b_q * tl.exp2(b_m * LOG2E)
+            tl.store(q_read + o_x, (b_y * b_early).to(DTYPE), mask=m_x)
+            b_x = b_y.to(DTYPE)
+            b_e = tl.exp2(-b_m * LOG2E)
+            b_y = b_k * b_e
+            tl.store(k_write + o_x, (b_y * b_late).to(DTYPE), mask=m_x)
+            b_qk += tl.dot(b_x, tl.trans(b_y.to(DTYPE)), input_precision=PRECISION)
+            b_y = b_b * b_e
+            tl.store(b_write + o_x, (b_y * b_late).to(DTYPE), mask=m_x)
+            b_qb += tl.dot(b_x, tl.trans(b_y.to(DTYPE)), input_precision=PRECISION)
+        else:
+            b_e = tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            tl.store(q_read + o_x, (b_q * b_e).to(DTYPE), mask=m_x)
+            b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            tl.store(k_write + o_x, (b_k * b_e).to(DTYPE), mask=m_x)
+            tl.store(b_write + o_x, (b_b * b_e).to(DTYPE), mask=m_x)
+            b_qk, b_qb = scores_by_halving(
+                q, k, b, spans, b_g, o_x, m_x, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION
+            )
     b_qk = tl.where(o_i > o_j, b_qk, tl.where(o_i == o_j, b_own_k[:, None], 0.0))
     b_qb = tl.where(o_i > o_j, b_qb, tl.where(o_i == o_j, b_own_b[:, None], 0.0))
     tl.store(scores_qk + o_s, (b_qk * scale).to(DTYPE), mask=m_s)
@@ -158,11 +161,25 @@ def pairs_kernel(
         o_k = i_k * BK + tl.arange(0, BK)
         m_k = o_k < K
         o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        b_ak, b_ab = scores_of(
-            a, k, b, spans_before, g, o_k, o_x, m_c, m_k, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION, True
-        )
-        b_e = tl.exp2(span_sums(o_j < o_i, load_decay(g + o_x, m_x), DTYPE, PRECISION) * LOG2E)
-        tl.store(a_read + o_x, (tl.load(a + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE), mask=m_x)
+        b_a = tl.load(a + o_x, mask=m_x, other=0.0)
+        b_g = load_decay(g + o_x, m_x)
+        if is_mild(b_g, o_i, C, DTYPE):
+            b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+            b_early, _ = decays_of_halves(b_g, o_i, C)
+            b_y = b_a * tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)
+            tl.store(a_read + o_x, (b_y * b_early).to(DTYPE), mask=m_x)
+            b_x = b_y.to(DTYPE)
+            b_e = tl.exp2(-b_m * LOG2E)
+            b_y = (tl.load(k + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
+            b_ak += tl.dot(b_x, tl.trans(b_y), input_precision=PRECISION)
+            b_y = (tl.load(b + o_x, mask=m_x, other=0.0) * b_e).to(DTYPE)
+            b_ab += tl.dot(b_x, tl.trans(b_y), input_precision=PRECISION)
+        else:
+            b_e = tl.exp2(span_sums(o_j < o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            tl.store(a_read + o_x, (b_a * b_e).to(DTYPE), mask=m_x)
+            b_ak, b_ab = scores_by_halving(
+                a, k, b, spans_before, b_g, o_x, m_x, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION
+            )
     tl.store(scores_ak + o_s, tl.where(o_i > o_j, b_ak, 0.0).to(DTYPE), mask=m_s)
     b_r = unit_lower_inverse(tl.where(o_i > o_j, -b_ab, 0.0), o_i, o_j, LEVELS, INVERSE_PRECISION)
     b_hi, b_lo = halves(tl.where(o_i > o_j, b_r, 0.0), DTYPE)
@@ -445,6 +462,10 @@ def key_grad_kernel(
     m_c, m_k = o_c < left, o_k < K
     row = first * H + i_h
     o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
+    v += row * V
+    w += row * V
+    do += row * V
+    dy += row * V
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     dstates += (i_c.to(tl.int64) * H + i_h) * K * V
     dscores_qk = dscores + row * C
@@ -453,70 +474,93 @@ def key_grad_kernel(
     dscores_ab = dscores_ak + stride
     DTYPE: tl.constexpr = q.dtype.element_ty
 
-    # Two walks over V, for the writers and the readers, so that few accumulators are alive at a time.
-    b_dk = tl.zeros([C, BK], dtype=tl.float32)
-    b_db = tl.zeros([C, BK], dtype=tl.float32)
-    b_sds = tl.zeros([BK], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
-        b_dk += tl.dot(tl.load(v + o_y, mask=m_y, other=0.0), b_dst, input_precision=PRECISION)
-        b_db += tl.dot(tl.load(w + o_y, mask=m_y, other=0.0), b_dst, input_precision=PRECISION)
-        b_sds += tl.sum(tl.load(states + o_s, mask=m_s, other=0.0).to(tl.float32) * b_dst.to(tl.float32), 0)
+    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
+    b_a = tl.load(a + o_x, mask=m_x, other=0.0)
     b_b = tl.load(b + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_x, m_x)
-    b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-    b_dk *= b_e
-    b_db *= b_e
-    b_dg = span_sums(o_j < o_i, (b_k * b_dk + b_b * b_db).to(DTYPE), DTYPE, PRECISION)
-    b_dg += (tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E) * b_sds)[None, :]
+    b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
+    b_own_k = tl.load(dscores_qk + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
+    b_own_b = tl.load(dscores_qb + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
 
-    b_dx = tl.zeros([C, BK], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b_do = tl.load(do + row * V + o_i * (H * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
-        b_dx += tl.dot(b_do, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
-    b_q = tl.load(q + o_x, mask=m_x, other=0.0)
-    b_dx *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E) * scale
-    b_dg += span_sums(o_i <= o_j, (b_q * b_dx).to(DTYPE), DTYPE, PRECISION)
-    b_qk = tl.load(dscores_qk + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
-    b_qb = tl.load(dscores_qb + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
-    b_dx += b_qk * b_k + b_qb * b_b
-    b_dk += b_qk * b_q
-    b_db += b_qb * b_q
-    b_dx, b_dk, b_dg = pair_sides_grad(
-        q, k, dscores_qk, spans, b_dx, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE, PRECISION
-    )
-    b_dx, b_db, b_dg = pair_sides_grad(
-        q, b, dscores_qb, spans, b_dx, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE, PRECISION
-    )
-    tl.store(dq + o_x, b_dx.to(DTYPE), mask=m_x)
+    # One gradient is finished before the next is begun, so that few accumulators are alive at a time.
+    b_dq = through_states(do, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
+    if is_mild(b_g, o_i, C, DTYPE):
+        o_s, m_lower, m_upper = o_i * (H * C) + o_j, m_c[:, None] & (o_i > o_j), m_c[:, None] & (o_i < o_j)
+        b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+        b_early, b_late = decays_of_halves(b_g, o_i, C)
+        b_e = tl.exp2(-b_m * LOG2E)
+        b_kw, b_bw = (b_k * b_e).to(DTYPE), (b_b * b_e).to(DTYPE)
+        b_dq *= b_early
+        b_dq = tl.dot(tl.load(dscores_qk + o_s, mask=m_lower, other=0.0), b_kw, b_dq, input_precision=PRECISION)
+        b_dq = tl.dot(tl.load(dscores_qb + o_s, mask=m_lower, other=0.0), b_bw, b_dq, input_precision=PRECISION)
+        b_dq *= tl.exp2(b_m * LOG2E)
+        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written.
+        b_later = b_q * b_dq
+        tl.store(dq + o_x, (b_dq + b_own_k * b_k + b_own_b * b_b).to(DTYPE), mask=m_x)
 
-    b_dx = tl.zeros([C, BK], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b_dy = tl.load(dy + row * V + o_i * (H * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
-        b_dx += tl.dot(b_dy, tl.load(states + o_s, mask=m_s, other=0.0), input_precision=PRECISION)
-    b_a = tl.load(a + o_x, mask=m_x, other=0.0)
-    b_dx *= tl.exp2(span_sums(o_j < o_i, b_g, DTYPE, PRECISION) * LOG2E)
-    b_dg += span_sums(o_i < o_j, (b_a * b_dx).to(DTYPE), DTYPE, PRECISION)
-    b_dx, b_dk, b_dg = pair_sides_grad(
-        a, k, dscores_ak, spans_before, b_dx, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
-        PRECISION, True,
-    )  # fmt: skip
-    b_dx, b_db, b_dg = pair_sides_grad(
-        a, b, dscores_ab, spans_before, b_dx, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c, C, H, LEVELS, DTYPE,
-        PRECISION, True,
-    )  # fmt: skip
-    tl.store(da + o_x, b_dx.to(DTYPE), mask=m_x)
-    tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
-    tl.store(db + o_x, b_db.to(DTYPE), mask=m_x)
+        b_da = through_states(dy, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_early
+        b_da = tl.dot(tl.load(dscores_ak + o_s, mask=m_lower, other=0.0), b_kw, b_da, input_precision=PRECISION)
+        b_da = tl.dot(tl.load(dscores_ab + o_s, mask=m_lower, other=0.0), b_bw, b_da, input_precision=PRECISION)
+        b_da *= tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)
+        tl.store(da + o_x, b_da.to(DTYPE), mask=m_x)
+        # That of a step itself is not in what its a reads.
+        b_dg = -b_a * b_da
+        b_later += b_a * b_da
+
+        b_qr, b_ar = (
+            (b_q * tl.exp2(b_m * LOG2E)).to(DTYPE),
+            (b_a * tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)).to(DTYPE),
+        )
+        b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
+        b_dk *= b_late
+        b_dg += (tl.sum(b_k * b_dk * b_e, 0) + b_total * b_sds)[None, :]
+        b_dk = tl.dot(tl.load(dscores_qk + o_s, mask=m_upper, other=0.0), b_qr, b_dk, input_precision=PRECISION)
+        b_dk = tl.dot(tl.load(dscores_ak + o_s, mask=m_upper, other=0.0), b_ar, b_dk, input_precision=PRECISION)
+        b_dk *= b_e
+        b_later -= b_k * b_dk
+        tl.store(dk + o_x, (b_dk + b_own_k * b_q).to(DTYPE), mask=m_x)
+
+        b_db = through_states(w, H * V, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_late
+        b_dg += tl.sum(b_b * b_db * b_e, 0)[None, :]
+        b_db = tl.dot(tl.load(dscores_qb + o_s, mask=m_upper, other=0.0), b_qr, b_db, input_precision=PRECISION)
+        b_db = tl.dot(tl.load(dscores_ab + o_s, mask=m_upper, other=0.0), b_ar, b_db, input_precision=PRECISION)
+        b_db *= b_e
+        b_dg += span_sums(o_i <= o_j, b_later - b_b * b_db, DTYPE, PRECISION)
+        tl.store(db + o_x, (b_db + b_own_b * b_q).to(DTYPE), mask=m_x)
+    else:
+        b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
+        b_dk *= b_e
+        b_db = through_states(w, H * V, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_e
+        b_dg = span_sums(o_j < o_i, (b_k * b_dk + b_b * b_db).to(DTYPE), DTYPE, PRECISION)
+        b_dg += (b_total * b_sds)[None, :]
+        b_dq *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dg += span_sums(o_i <= o_j, (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
+        b_dq += b_own_k * b_k + b_own_b * b_b
+        b_dk += b_own_k * b_q
+        b_db += b_own_b * b_q
+        b_dq, b_dk, b_dg = pair_sides_grad(
+            q, k, dscores_qk, spans, b_dq, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c,
+            C, H, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
+        b_dq, b_db, b_dg = pair_sides_grad(
+            q, b, dscores_qb, spans, b_dq, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c,
+            C, H, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
+        tl.store(dq + o_x, b_dq.to(DTYPE), mask=m_x)
+        b_da = through_states(dy, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION)
+        b_da *= tl.exp2(span_sums(o_j < o_i, b_g, DTYPE, PRECISION) * LOG2E)
+        b_dg += span_sums(o_i < o_j, (b_a * b_da).to(DTYPE), DTYPE, PRECISION)
+        b_da, b_dk, b_dg = pair_sides_grad(
+            a, k, dscores_ak, spans_before, b_da, b_dk, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c,
+            C, H, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
+        b_da, b_db, b_dg = pair_sides_grad(
+            a, b, dscores_ab, spans_before, b_da, b_db, b_dg, b_g, 1.0, o_i, o_j, o_x, m_x, m_c,
+            C, H, LEVELS, DTYPE, PRECISION,
+        )  # fmt: skip
+        tl.store(da + o_x, b_da.to(DTYPE), mask=m_x)
+        tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
+        tl.store(db + o_x, b_db.to(DTYPE), mask=m_x)
     tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)

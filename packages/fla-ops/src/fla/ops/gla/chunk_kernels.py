@@ -13,15 +13,17 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
+    decays_of_halves,
+    from_middle,
     half_pairs,
     is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
-    middle_exponents,
-    mild_pairs_grad,
     span_sums,
     span_sums_transposed,
+    through_states,
+    through_states_grad,
 )
 
 
@@ -33,6 +35,14 @@ def read_spans(o_i, o_t, BONUS: tl.constexpr):
     else:
         spans = o_t <= o_i
     return spans
+
+
+@triton.jit
+def read_decays(b_m, b_g, BONUS):
+    """What queries are decayed by from the middle of the chunk, by way of the exponents ``b_m``."""
+    if BONUS:
+        b_m -= b_g.to(tl.float32)
+    return tl.exp2(b_m * LOG2E)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -162,24 +172,27 @@ def output_kernel(
         b_g = load_decay(g + o_x, m_x)
         b_s = tl.load(states + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
 
-        b_e = tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
-        b_o += tl.dot((b_q * b_e).to(DTYPE), b_s, input_precision=PRECISION)
         b_qk = b_q.to(tl.float32) * b_k.to(tl.float32)
         if BONUS:
             b_qk *= tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
         b_diagonal += tl.sum(b_qk, 1)
-        b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BONUS)
-        if is_mild(b_reader, b_writer, DTYPE):
-            b_x = (b_q * tl.exp2(b_reader * LOG2E)).to(DTYPE)
-            b_y = (b_k * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
-            b_a += tl.dot(b_x, tl.trans(b_y), input_precision=PRECISION)
+        if is_mild(b_g, o_i, C, DTYPE):
+            b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+            b_early, b_late = decays_of_halves(b_g, o_i, C)
+            b_kt = tl.trans((b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE))
+            b_x = b_q * read_decays(b_m, b_g, BONUS)
+            b_a += tl.dot(b_x.to(DTYPE), b_kt, input_precision=PRECISION)
+            b_read = (b_x * b_early).to(DTYPE)
         else:
+            b_e = tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
+            b_read = (b_q * b_e).to(DTYPE)
             for level in range(LEVELS):
                 b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
                 m_late = ((o_i >> level) & 1) == 1
                 b_x = (tl.where(m_late, b_q, b_k) * b_e).to(DTYPE)
                 b_pairs = tl.dot(b_x, tl.trans(b_x), input_precision=PRECISION)
                 b_a += tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_pairs, 0.0)
+        b_o += tl.dot(b_read, b_s, input_precision=PRECISION)
 
     b_a = tl.where(o_i > o_j, b_a, tl.where(o_i == o_j, b_diagonal[:, None], 0.0)) * scale
     b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
@@ -304,7 +317,6 @@ def key_grad_kernel(
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = k.dtype.element_ty
 
-    # Two walks over V, so that no more than two accumulators are alive at a time.
     b_da = tl.zeros([C, C], dtype=tl.float32)
     b_dat = tl.zeros([C, C], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
@@ -319,65 +331,59 @@ def key_grad_kernel(
             b_v = tl.load(v + o_y, mask=m_y, other=0.0)
             b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
             b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
-    b_diagonal = tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale
+    b_own = (tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale)[:, None]
     b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
-
-    b_dq = tl.zeros([C, BK], dtype=tl.float32)
-    b_dk = tl.zeros([C, BK], dtype=tl.float32)
-    b_sds = tl.zeros([BK], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        o_y, m_y = row[:, None] * V + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
-        b_st = tl.load(states + o_s, mask=m_s, other=0.0)
-        b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
-        if not ONLY_Q:
-            b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-            b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
-            b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
-            b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
+    b_p = tl.where(o_i > o_j, b_da, 0.0).to(DTYPE)
 
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_x, m_x)
-    b_dq *= tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E) * scale
     if BONUS:
-        b_u = tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)
+        b_u = tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
     else:
-        b_u = tl.full([BK], 1.0, dtype=tl.float32)
-    b_reader, b_writer = middle_exponents(b_g, o_i, o_j, C, DTYPE, PRECISION, BONUS)
-    mild = is_mild(b_reader, b_writer, DTYPE)
-    b_p = tl.where(o_i > o_j, b_da, 0.0).to(DTYPE)
+        b_u = tl.full([1, BK], 1.0, dtype=tl.float32)
+    mild = is_mild(b_g, o_i, C, DTYPE)
+    b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
+    b_early, b_late = decays_of_halves(b_g, o_i, C)
+
+    # One gradient is finished before the next is begun, so that few accumulators are alive at a time.
+    b_dq = through_states(do, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
+    if mild:
+        b_y = (b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE)
+        b_dq = tl.dot(b_p, b_y, b_dq * b_early, input_precision=PRECISION) * read_decays(b_m, b_g, BONUS)
+    else:
+        b_dq *= tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
     if ONLY_Q:
-        b_dq += b_diagonal[:, None] * b_k
-        if mild:
-            b_y = (b_k * tl.exp2(-b_writer * LOG2E)).to(DTYPE)
-            b_dq += tl.dot(b_p, b_y, input_precision=PRECISION) * tl.exp2(b_reader * LOG2E)
-        else:
+        if not mild:
             for level in range(LEVELS):
                 b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
-                b_w = tl.where(half_pairs(o_i, o_j, level), b_p, 0.0)
-                b_dx = tl.dot(b_w, (b_k * b_e).to(DTYPE), input_precision=PRECISION) * b_e
-                b_dq += tl.where(((o_i >> level) & 1) == 1, b_dx, 0.0)
+                b_w = tl.where(half_pairs(o_i, o_j, level), b_p, 0.0).to(DTYPE)
+                b_dq += tl.dot(b_w, (b_k * b_e).to(DTYPE), input_precision=PRECISION) * b_e
+        tl.store(dq + o_x, (b_dq + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
     else:
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
-        b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
-        b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
-        b_dg = span_sums(read_spans(o_j, o_i, BONUS), (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
-        b_dg += span_sums(o_j < o_i, (b_k * b_dk).to(DTYPE), DTYPE, PRECISION)
-        b_dg += (b_total * b_sds)[None, :]
-        b_dq += b_diagonal[:, None] * b_k * b_u[None, :]
-        b_dk += b_diagonal[:, None] * b_q * b_u[None, :]
         if BONUS:
-            b_du = tl.sum(b_diagonal[:, None] * b_q.to(tl.float32) * b_k.to(tl.float32), 0)
+            b_du = tl.sum(b_own * b_q.to(tl.float32) * b_k.to(tl.float32), 0)
             tl.store(du + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_du, mask=m_k)
+        b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         if mild:
+            tl.store(dq + o_x, (b_dq + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
+            # A step's decay is in what it and later steps read, less what they wrote, and in all that was written.
+            b_later = b_q * b_dq
+            b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
+            b_dk *= b_late
+            b_e = tl.exp2(-b_m * LOG2E)
+            b_dg = (tl.sum(b_k * b_dk * b_e, 0) + b_total * b_sds)[None, :]
+            b_x = (b_q * read_decays(b_m, b_g, BONUS)).to(DTYPE)
             b_pt = tl.where(o_i < o_j, b_da, 0.0).to(DTYPE)
-            b_dq, b_dk, b_dg = mild_pairs_grad(
-                b_q, b_k, b_p, b_pt, b_reader, b_writer, b_dq, b_dk, b_dg, o_i, o_j, DTYPE, PRECISION, BONUS
-            )
+            b_dk = tl.dot(b_pt, b_x, b_dk, input_precision=PRECISION) * b_e
+            b_dg += span_sums(o_i <= o_j, b_later - b_k * b_dk, DTYPE, PRECISION)
+            if BONUS:
+                b_dg -= b_later
         else:
+            b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
+            b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
+            b_dg = span_sums(read_spans(o_j, o_i, BONUS), (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)
+            b_dg += span_sums(o_j < o_i, (b_k * b_dk).to(DTYPE), DTYPE, PRECISION) + (b_total * b_sds)[None, :]
             for level in range(LEVELS):
                 b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
                 m_late = ((o_i >> level) & 1) == 1
@@ -389,6 +395,6 @@ def key_grad_kernel(
                 b_dk += tl.where(m_late, 0.0, b_dqk)
                 p_st = spans + level * C * C + o_j * C + o_i
                 b_dg += span_sums(tl.load(p_st), (b_x * b_dx).to(DTYPE), DTYPE, PRECISION)
-        tl.store(dk + o_x, b_dk.to(DTYPE), mask=m_x)
+            tl.store(dq + o_x, (b_dq + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
+        tl.store(dk + o_x, (b_dk + b_own * b_q * b_u).to(DTYPE), mask=m_x)
         tl.store(dg + o_x, b_dg.to(dg.dtype.element_ty), mask=m_x)
-    tl.store(dq + o_x, b_dq.to(dq.dtype.element_ty), mask=m_x)

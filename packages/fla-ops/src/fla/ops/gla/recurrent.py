@@ -48,7 +48,7 @@ def _fwd(
         # Imported here, because the public functions of simple_gla stand on this module.
         from fla.ops.simple_gla.chunk import chunk_simple_gla_fwd
 
-        o, final_state, _ = chunk_simple_gla_fwd(q, k, v, g, None, start, cu_seqlens, scale, backend, False)
+        o, final_state = chunk_simple_gla_fwd(q, k, v, g, None, start, cu_seqlens, scale, backend)
     return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
 
 
@@ -114,13 +114,10 @@ def _bwd_scalar(
     scale: float,
     backend: str,
 ) -> Gradients:
-    from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd, chunk_simple_gla_fwd
+    from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd
 
-    scores = q.new_empty(0)
-    if backend == "triton":
-        _, _, scores = chunk_simple_gla_fwd(q, k, v, g, None, initial_state, cu_seqlens, scale, backend, True)
     dq, dk, dv, dg, _, dinitial_state = chunk_simple_gla_bwd(
-        q, k, v, g, None, initial_state, scores, do, dfinal_state, cu_seqlens, scale, backend
+        q, k, v, g, None, initial_state, do, dfinal_state, cu_seqlens, scale, backend
     )
     return dq, dk, dv, dg, None, None, None, dinitial_state
 

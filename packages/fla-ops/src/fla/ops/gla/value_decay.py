@@ -12,7 +12,6 @@ from __future__ import annotations
 import torch
 
 from fla.ops._arguments import state_like, sum_dtype
-from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.chunk_torch import value_decay_fwd_torch
 from fla.utils._registration import register_op
@@ -98,21 +97,3 @@ value_decay_bwd = register_op(
     _bwd,
     _bwd_fake,
 )
-_value_decay = state_function(value_decay_fwd, value_decay_bwd)
-
-
-def run_chunk_value_decay(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The recurrence above on checked arguments; o ``[B, T, H, V]`` in the dtype of sums, states ``[N, H, K, V]``."""
-    if initial_state is not None:
-        initial_state = initial_state.transpose(-1, -2)
-    o, final_state = _value_decay((scale, backend), cu_seqlens, initial_state, q, k, v, g)
-    return o, final_state.transpose(-1, -2)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import flip_time
+from fla.ops._arguments import flip_time, sum_dtype
 from fla.ops.gla.chunk import run_chunk_gla
 from fla.ops.gla.recurrent import run_recurrent_gla
-from fla.ops.gla.value_decay import run_chunk_value_decay
 from fla.ops.gsa.reference import naive_recurrent_gsa
+from fla.ops.gsa.weights import run_slot_weights
 from fla.ops.utils import normalised_writes
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
@@ -151,7 +151,8 @@ def _run(
     """Two passes of gated linear attention: over the keys, with values that decay, and over the values."""
     keys, values, *log_sum = (None, None, None) if initial_state is None else initial_state
     if g is None:
-        s, g, last = normalised_writes(s, log_sum[0], cu_seqlens)
+        dtype = sum_dtype(q) if recurrent else q.dtype
+        s, g, last = normalised_writes(s, log_sum[0], cu_seqlens, dtype, backend)
         log_sum = [last]
     else:
         log_sum = []
@@ -159,20 +160,15 @@ def _run(
     if groups > 1:
         k, v, s, g = (x.repeat_interleave(groups, 2) for x in (k, v, s, g))
         keys, values = (None if x is None else x.repeat_interleave(groups, 1) for x in (keys, values))
-    narrow = s.to(q.dtype)
     if recurrent:
         # In the dtype of sums, as the scores of the other form are.
-        wide = torch.promote_types(q.dtype, torch.float32)
-        scores, keys = run_recurrent_gla(
-            q.to(wide), k.to(wide), s.to(wide), keys, cu_seqlens, scale, True, False, False, backend, gv=g
-        )
-    else:
-        scores, keys = run_chunk_value_decay(q, k, narrow, g, keys, cu_seqlens, scale, backend)
-    weights = scores.softmax(-1).to(q.dtype)
-    if recurrent:
+        q_, k_, s_ = (x.to(sum_dtype(q)) for x in (q, k, s))
+        scores, keys = run_recurrent_gla(q_, k_, s_, keys, cu_seqlens, scale, True, False, False, backend, gv=g)
+        weights, narrow = scores.softmax(-1).to(q.dtype), s.to(q.dtype)
         o, values = run_recurrent_gla(weights, narrow, v, values, cu_seqlens, 1.0, True, False, False, backend, gk=g)
     else:
-        o, values = run_chunk_gla(weights, narrow, v, g, values, cu_seqlens, 1.0, True, False, backend)
+        weights, keys = run_slot_weights(q, k, s, g, keys, cu_seqlens, scale, backend)
+        o, values = run_chunk_gla(weights, s, v, g, values, cu_seqlens, 1.0, True, False, backend)
     if not output_final_state:
         return o, None
     assert keys is not None

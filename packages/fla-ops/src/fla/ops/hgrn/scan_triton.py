@@ -9,13 +9,13 @@ import triton
 
 from fla.ops._chunks_triton import Chunks, cut
 from fla.ops.hgrn import scan_kernels as kernels
-from fla.ops.hgrn.tiles import SCAN_TILES, ScanTile
+from fla.ops.hgrn.tiles import ENOUGH_PROGRAMS, SCAN_TILES, ScanTile
 from fla.utils._tiles import tile_key
 from fla.utils._varlen import max_chunks
 
 
-class _Plan(NamedTuple):
-    """How a call is cut, and what every kernel is told of it."""
+class Plan(NamedTuple):
+    """How a scan over x ``[B, T, D]`` is cut, and what every kernel is told of it."""
 
     tile: ScanTile
     segments: Chunks
@@ -25,12 +25,14 @@ class _Plan(NamedTuple):
     is_cut: bool
 
     @classmethod
-    def of(cls, x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> _Plan:
+    def of(
+        cls, x: torch.Tensor, cu_seqlens: torch.Tensor | None, tile: ScanTile, enough: int = ENOUGH_PROGRAMS
+    ) -> Plan:
+        """The plan for tiles of this size; time is cut where there are fewer than ``enough`` programs."""
         batch, total, channels = x.shape
-        tile = SCAN_TILES.choose(tile_key(x, channels))
         blocks = triton.cdiv(channels, tile.channels)
         # Nothing is known here of packed sequences but that one of them may be nearly all.
-        steps = tile.segment(total, batch * blocks)
+        steps = tile.segment(total, batch * blocks, enough)
         segments = cut(x, cu_seqlens, steps)
         return cls(tile, segments, steps, (blocks * segments.total,), steps < total)
 
@@ -51,22 +53,27 @@ class _Plan(NamedTuple):
             "num_warps": self.tile.warps,
         }
 
-    def summaries(
-        self, x: torch.Tensor, g: torch.Tensor, reverse: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """The decay and the sum of each segment ``[segments, D]``, where time is cut."""
-        if not self.is_cut:
-            return None, None
-        decays, sums = x.new_empty(2, self.segments.total, x.shape[2], dtype=torch.float32)
-        kernels.summary_kernel[self.grid](x, g, decays, sums, REVERSE=reverse, **self.options(x))
-        return decays, sums
-
-    def new_state(self, x: torch.Tensor, like: torch.Tensor | None) -> torch.Tensor:
+    def new_state(self, x: torch.Tensor, like: torch.Tensor | None, nothing: float = 0.0) -> torch.Tensor:
         """A state for a kernel to write, which writes none for an empty sequence: it ends as it starts."""
         if self.segments.packed and like is not None:
             return like.to(torch.float32, copy=True)
-        make = torch.zeros if self.segments.packed else torch.empty
-        return make(self.segments.sequences, x.shape[2], dtype=torch.float32, device=x.device)
+        state = torch.empty(self.segments.sequences, x.shape[2], dtype=torch.float32, device=x.device)
+        return state.fill_(nothing) if self.segments.packed else state
+
+
+def _plan(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> Plan:
+    return Plan.of(x, cu_seqlens, SCAN_TILES.choose(tile_key(x, x.shape[2])))
+
+
+def _summaries(
+    plan: Plan, x: torch.Tensor, g: torch.Tensor, reverse: bool
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The decay and the sum of each segment ``[segments, D]``, where time is cut."""
+    if not plan.is_cut:
+        return None, None
+    decays, sums = x.new_empty(2, plan.segments.total, x.shape[2], dtype=torch.float32)
+    kernels.summary_kernel[plan.grid](x, g, decays, sums, REVERSE=reverse, **plan.options(x))
+    return decays, sums
 
 
 def hgrn_fwd_triton(
@@ -79,7 +86,7 @@ def hgrn_fwd_triton(
     """Outputs ``[B, T, D]``, final states ``[N, D]`` and the state before each tile (empty unless saved)."""
     x, g = x.contiguous(), g.contiguous()
     initial_state = None if initial_state is None else initial_state.contiguous()
-    plan = _Plan.of(x, cu_seqlens)
+    plan = _plan(x, cu_seqlens)
     batch, total, channels = x.shape
     o, final_state = torch.empty_like(x), plan.new_state(x, initial_state)
     states = x.new_empty(0)
@@ -93,7 +100,7 @@ def hgrn_fwd_triton(
         states,
         initial_state,
         final_state,
-        *plan.summaries(x, g, reverse=False),
+        *_summaries(plan, x, g, reverse=False),
         HAS_START=initial_state is not None,
         IS_CUT=plan.is_cut,
         SAVE_STATES=save_states,
@@ -113,7 +120,7 @@ def hgrn_bwd_triton(
     """Gradients of x, g and the initial states."""
     x, g, do = x.contiguous(), g.contiguous(), do.contiguous()
     dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
-    plan = _Plan.of(x, cu_seqlens)
+    plan = _plan(x, cu_seqlens)
     dx, dg, dinitial_state = torch.empty_like(x), torch.empty_like(g), plan.new_state(x, dfinal_state)
     kernels.gradient_kernel[plan.grid](
         x,
@@ -124,7 +131,7 @@ def hgrn_bwd_triton(
         dg,
         dinitial_state,
         dfinal_state,
-        *plan.summaries(do, g, reverse=True),
+        *_summaries(plan, do, g, reverse=True),
         HAS_END=dfinal_state is not None,
         IS_CUT=plan.is_cut,
         **plan.options(x),

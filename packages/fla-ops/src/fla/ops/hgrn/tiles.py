@@ -29,14 +29,15 @@ class ScanTile(NamedTuple):
         """Channels side by side in one thread, so that all its warps stand side by side and time never crosses them."""
         return max(1, self.channels // (32 * self.warps))
 
-    def segment(self, total: int, programs: int) -> int:
+    def segment(self, total: int, programs: int, enough: int = ENOUGH_PROGRAMS) -> int:
         """Steps after which time is cut, a multiple of ``steps``; at least ``total`` where it is not cut.
 
         Args:
             total: steps of the longest sequence.
             programs: how many there are where time is not cut.
+            enough: programs from which on it is not.
         """
-        if programs >= ENOUGH_PROGRAMS:
+        if programs >= enough:
             return -(-total // self.steps) * self.steps
         segments = min(MOST_SEGMENTS, -(-WANTED_PROGRAMS // programs))
         steps = max(-(-total // segments), min(total, LEAST_SEGMENT))

@@ -37,15 +37,21 @@ class Operands(NamedTuple):
         """Of each channel."""
         return self.A.shape[1]
 
-    def contiguous(self) -> Operands:
-        """The same, contiguous."""
-        u, delta, A, B, C = (x.contiguous() for x in self[:5])
+    def laid_out(self) -> Operands:
+        """The same as the kernels read them: contiguous, and what all channels read in float32, converted once."""
+        u, delta, A = (x.contiguous() for x in self[:3])
+        B, C = (x.to(torch.float32, memory_format=torch.contiguous_format).contiguous() for x in self[3:5])
         return Operands(u, delta, A, B, C, *(None if x is None else x.contiguous() for x in self[5:]))
 
 
 def new_states(operands: Operands, cu_seqlens: torch.Tensor | None, backend: str) -> torch.Tensor:
-    """Room for the state before each span ``[spans, G, N, D / G]``, as many as the shapes allow."""
+    """Room for the state before each span, as many as the shapes allow.
+
+    ``[spans, G, N, D / G]`` for the torch backend, ``[spans, D, N]`` for the kernels.
+    """
     batch, total, channels = operands.u.shape
     spans = max_chunks(batch * total, count_sequences(cu_seqlens, batch), SPANS[backend])
-    shape = (spans, operands.groups, operands.states, channels // operands.groups)
-    return operands.u.new_empty(shape, dtype=sum_dtype(operands.u))
+    shape: tuple[int, ...] = (channels, operands.states)
+    if backend == "torch":
+        shape = (operands.groups, operands.states, channels // operands.groups)
+    return operands.u.new_empty((spans, *shape), dtype=sum_dtype(operands.u))

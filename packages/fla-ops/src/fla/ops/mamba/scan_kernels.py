@@ -1,10 +1,12 @@
 """Triton kernels of the selective scan; scan_torch.py is the same algorithm in PyTorch.
 
-A program walks over the steps of one sequence for a block of channels. The states of a channel lie in one thread, so
-that sums over states, which every step has, need no other. S steps are loaded at a time, and then taken one by one.
+A lane of a warp owns a channel and all its states, and walks over the steps of a sequence: a step needs nothing of
+another lane but for the gradients of B and C, which are sums over channels. S steps are taken at a time, and those that
+are left at the end one by one, so that no step is masked.
 
-Letters as in ``_chunks_kernels.py``; and D channels, G groups of P of them, N states of a channel, BN of them with
-padding, S steps loaded at a time.
+Letters as in ``_chunks_kernels.py``; and D channels, G groups of P of them, BD of them in a program, N states of a
+channel. States are ``[Q, BD, J]``, Q pieces of J that one load brings. They are loaded as ``[Q * BD, J]``: from that
+shape every Triton gives the lanes channels to hold, and the registers pieces.
 """
 
 import triton
@@ -12,42 +14,80 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import LOG2E
 
+#: Lanes that exchange what they have without a barrier.
+WARP = tl.constexpr(32)
+
 
 @triton.jit
 def softplus(x):
-    """``log(1 + e^x)``, to full relative precision: what rounding took from ``1 + e`` is divided out."""
+    """``log(1 + e^x)``, within two units in the last place: a polynomial is cheaper than a logarithm and a quotient."""
     e = tl.exp2(-tl.abs(x) * LOG2E)
-    one_and_e = 1.0 + e
-    rest = one_and_e - 1.0
-    small = tl.where(rest == 0.0, e, tl.log(one_and_e) * (e / tl.where(rest == 0.0, 1.0, rest)))
-    return tl.maximum(x, 0.0) + small
+    p = e * -0.00324402284 + 0.0198514443
+    p = p * e - 0.0569594838
+    p = p * e + 0.106036477
+    p = p * e - 0.153055876
+    p = p * e + 0.196759373
+    p = p * e - 0.249541327
+    p = p * e + 0.333299637
+    p = p * e - 0.499999017
+    return tl.maximum(x, 0.0) + (p * e * e + e)
 
 
 @triton.jit
-def load_rows(p, stride, left, o, m, S: tl.constexpr):
-    """The S rows from p on, in float32; zero from ``left`` on."""
+def load_rows(p, stride, m, S: tl.constexpr):
+    """Of S steps from p on, in float32."""
     rows = ()
     for s in tl.static_range(S):
-        rows = rows + (tl.load(p + s * stride + o, mask=m & (s < left), other=0.0).to(tl.float32),)
+        rows = rows + (tl.load(p + s * stride, mask=m, other=0.0).to(tl.float32),)
     return rows
 
 
 @triton.jit
-def step_sizes(raw, b_bias, left, SOFTPLUS: tl.constexpr, S: tl.constexpr):
-    """The steps that rows of delta stand for; zero from ``left`` on, where a state stays as it is."""
+def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
+    """The steps that delta stands for."""
+    return softplus(b_raw + b_bias) if SOFTPLUS else b_raw + b_bias
+
+
+@triton.jit
+def load_states(p, m, BD: tl.constexpr):
+    """``[Q * BD, J]`` from memory as ``[Q, BD, J]``, in float32."""
+    x = tl.load(p) if m is None else tl.load(p, mask=m, other=0.0)
+    return tl.reshape(x.to(tl.float32), [p.shape[0] // BD, BD, p.shape[1]])
+
+
+@triton.jit
+def load_shared(p, stride, m, S: tl.constexpr, BD: tl.constexpr):
+    """What all channels share, of S steps from p on."""
     rows = ()
     for s in tl.static_range(S):
-        b_step = raw[s] + b_bias
-        if SOFTPLUS:
-            b_step = softplus(b_step)
-        rows = rows + (tl.where(s < left, b_step, 0.0),)
+        rows = rows + (load_states(p + s * stride, m, BD),)
     return rows
 
 
 @triton.jit
-def advance(b_h, b_decay, b_step, b_u, b_B):
-    """The state ``[BN, BD]`` after a step."""
-    return b_decay * b_h + b_B[:, None] * (b_step * b_u)[None, :]
+def store_states(p, x, m):
+    tl.store(p, tl.reshape(x, p.shape), mask=m)
+
+
+@triton.jit
+def spread(x):
+    """Of each channel, to its states."""
+    return x[None, :, None]
+
+
+@triton.jit
+def over_states(x):
+    return tl.sum(tl.sum(x, 0), 1)
+
+
+@triton.jit
+def state_columns(Q: tl.constexpr, J: tl.constexpr, BD: tl.constexpr, MIXED: tl.constexpr):
+    """Which state is where in ``[Q * BD, J]``. Mixed, lanes hold pieces in orders that spare sum_channels choices."""
+    o_row = tl.arange(0, Q * BD)
+    o_piece = o_row // BD
+    if MIXED:
+        o_piece = o_piece ^ (o_row % WARP // (WARP // Q))
+    return (o_piece * J)[:, None] + tl.arange(0, J)[None, :]
 
 
 @triton.jit
@@ -65,6 +105,90 @@ def locate(cu_seqlens, T, D: tl.constexpr, G: tl.constexpr, BD: tl.constexpr, PA
         begin = i_n.to(tl.int64) * T
         length = T
     return i_n.to(tl.int64), begin, length, i_g, i_b
+
+
+@triton.jit
+def locate_states(
+    i_g,
+    i_b,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    N: tl.constexpr,
+    Q: tl.constexpr,
+    J: tl.constexpr,
+    BD: tl.constexpr,
+    MIXED: tl.constexpr,
+):
+    """Channels, states, and both in ``[D, N]``, each with the mask of those that there are."""
+    P: tl.constexpr = D // G
+    o_p, o_row = i_b * BD + tl.arange(0, BD), i_b * BD + tl.arange(0, Q * BD) % BD
+    o_n = state_columns(Q, J, BD, MIXED)
+    m_d, m_n = (o_p < P) | (P % BD == 0), (o_n < N) | (Q * J == N)
+    m_dn = ((o_row < P) | (P % BD == 0))[:, None] & m_n
+    return i_g * P + o_p, m_d, o_n, m_n, ((i_g * P + o_row) * N)[:, None] + o_n, m_dn
+
+
+@triton.jit
+def load_channels(p, o_d, m_d, GIVEN: tl.constexpr):
+    """What each channel has one of, in float32; zero where there is no such operand."""
+    return tl.load(p + o_d, mask=m_d, other=0.0).to(tl.float32) if GIVEN else 0.0
+
+
+@triton.jit
+def decay(b_step, b_A):
+    return tl.exp2(spread(b_step * LOG2E) * b_A)
+
+
+@triton.jit
+def advance(h, b_decay, b_step, b_u, b_B):
+    """The states after a step."""
+    return b_decay * h + b_B * spread(b_step * b_u)
+
+
+@triton.jit
+def fetch(u, delta, z, o_t, m_d, D: tl.constexpr, S: tl.constexpr, HAS_GATE: tl.constexpr):
+    """Rows of S steps as they are in memory: converted only where they are used, they are not waited for before."""
+    rows = ()
+    for s in tl.static_range(S):
+        rows = rows + (tl.load(u + o_t + s * D, mask=m_d, other=0.0),)
+        rows = rows + (tl.load(delta + o_t + s * D, mask=m_d, other=0.0),)
+        if HAS_GATE:
+            rows = rows + (tl.load(z + o_t + s * D, mask=m_d, other=0.0),)
+    return rows
+
+
+@triton.jit
+def output_steps(
+    h,
+    b_A,
+    rows,
+    B,
+    C,
+    y,
+    b_skip,
+    b_bias,
+    m_d,
+    m_n,
+    D: tl.constexpr,
+    GN: tl.constexpr,
+    S: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    HAS_GATE: tl.constexpr,
+):
+    """Outputs of S steps from the state before them; returns the state after them."""
+    BD: tl.constexpr = h.shape[1]
+    K: tl.constexpr = 3 if HAS_GATE else 2
+    B_s, C_s = load_shared(B, GN, m_n, S, BD), load_shared(C, GN, m_n, S, BD)
+    for s in tl.static_range(S):
+        b_u = rows[K * s].to(tl.float32)
+        b_step = step_size(rows[K * s + 1].to(tl.float32), b_bias, SOFTPLUS)
+        h = advance(h, decay(b_step, b_A), b_step, b_u, B_s[s])
+        b_y = over_states(h * C_s[s]) + b_skip * b_u
+        if HAS_GATE:
+            b_z = rows[K * s + 2].to(tl.float32)
+            b_y *= b_z * tl.sigmoid(b_z)
+        tl.store(y + s * D, b_y.to(y.dtype.element_ty), mask=m_d)
+    return h
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -86,7 +210,8 @@ def output_kernel(
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,
-    BN: tl.constexpr,
+    Q: tl.constexpr,
+    J: tl.constexpr,
     BD: tl.constexpr,
     S: tl.constexpr,
     SPAN: tl.constexpr,
@@ -99,166 +224,29 @@ def output_kernel(
     PACKED: tl.constexpr,
 ):
     """``h = e^(delta A) h + delta u B, y = (h C + D u) silu(z)``, and where asked the state before each span."""
-    P: tl.constexpr = D // G
+    tl.static_assert(SPAN % S == 0)
     i_n, begin, length, i_g, i_b = locate(cu_seqlens, T, D, G, BD, PACKED)
-    o_p, o_n = i_b * BD + tl.arange(0, BD), tl.arange(0, BN)
-    o_d, m_d, m_n = i_g * P + o_p, o_p < P, o_n < N
-    o_dn, m = o_d[None, :] * N + o_n[:, None], m_n[:, None] & m_d[None, :]
-    b_rates = tl.load(A + o_dn, mask=m, other=0.0).to(tl.float32) * LOG2E
-    b_skip = tl.load(skip + o_d, mask=m_d, other=0.0).to(tl.float32) if HAS_SKIP else 0.0
-    b_bias = tl.load(bias + o_d, mask=m_d, other=0.0).to(tl.float32) if HAS_BIAS else 0.0
-
-    b_h = tl.zeros([BN, BD], dtype=tl.float32)
+    o_d, m_d, o_n, m_n, o_dn, m_dn = locate_states(i_g, i_b, D, G, N, Q, J, BD, False)
+    b_A = load_states(A + o_dn, m_dn, BD)
+    b_skip, b_bias = load_channels(skip, o_d, m_d, HAS_SKIP), load_channels(bias, o_d, m_d, HAS_BIAS)
+    h = tl.zeros([Q, BD, J], dtype=tl.float32)
     if HAS_START:
-        b_h += tl.load(start + i_n * D * N + o_dn, mask=m, other=0.0).to(tl.float32)
-    for i_t in range(0, length, S):
-        left = length - i_t
-        o_t, o_g = (begin + i_t) * D, ((begin + i_t) * G + i_g) * N
+        h += load_states(start + i_n * D * N + o_dn, m_dn, BD)
+    whole = length - length % S
+    ahead = fetch(u, delta, z, begin * D + o_d, m_d & (whole > 0), D, S, HAS_GATE)
+    for i_t in range(0, whole, S):
         if SAVE_STATES:
-            p_h = states + ((begin // SPAN + i_n + i_t // SPAN) * G + i_g) * N * P + o_n[:, None] * P + o_p[None, :]
-            tl.store(p_h, b_h, mask=m & (i_t % SPAN == 0))
-        u_s = load_rows(u + o_t, D, left, o_d, m_d, S)
-        step_s = step_sizes(load_rows(delta + o_t, D, left, o_d, m_d, S), b_bias, left, SOFTPLUS, S)
-        B_s, C_s = load_rows(B + o_g, G * N, left, o_n, m_n, S), load_rows(C + o_g, G * N, left, o_n, m_n, S)
-        if HAS_GATE:
-            z_s = load_rows(z + o_t, D, left, o_d, m_d, S)
-        for s in tl.static_range(S):
-            b_h = advance(b_h, tl.exp2(step_s[s][None, :] * b_rates), step_s[s], u_s[s], B_s[s])
-            b_y = tl.sum(b_h * C_s[s][:, None], 0) + b_skip * u_s[s]
-            if HAS_GATE:
-                b_y *= z_s[s] * tl.sigmoid(z_s[s])
-            tl.store(y + o_t + s * D + o_d, b_y.to(y.dtype.element_ty), mask=m_d & (s < left))
-    tl.store(end + i_n * D * N + o_dn, b_h, mask=m)
-
-
-@triton.jit(do_not_specialize=["T", "STEPS"])
-def gradient_kernel(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    skip,
-    z,
-    bias,
-    states,
-    tiles,
-    dy,
-    dend,
-    du,
-    ddelta,
-    dA,
-    dB,
-    dC,
-    dskip,
-    dz,
-    dbias,
-    dstart,
-    cu_seqlens,
-    T,
-    STEPS,
-    D: tl.constexpr,
-    G: tl.constexpr,
-    N: tl.constexpr,
-    BN: tl.constexpr,
-    BD: tl.constexpr,
-    S: tl.constexpr,
-    SPAN: tl.constexpr,
-    SOFTPLUS: tl.constexpr,
-    HAS_SKIP: tl.constexpr,
-    HAS_GATE: tl.constexpr,
-    HAS_BIAS: tl.constexpr,
-    HAS_END: tl.constexpr,
-    PACKED: tl.constexpr,
-):
-    """Every gradient, from the last span to the first, with the states of a span computed again from its first.
-
-    ``dh_t = C_t dy_t + e_{t+1}`` and ``e_t = e^(delta_t A) dh_t``. Those of B and C are of this block's channels,
-    those of what channels have one of are of this sequence. STEPS are those of the whole batch.
-    """
-    P: tl.constexpr = D // G
-    i_n, begin, length, i_g, i_b = locate(cu_seqlens, T, D, G, BD, PACKED)
-    o_p, o_n = i_b * BD + tl.arange(0, BD), tl.arange(0, BN)
-    o_d, m_d, m_n = i_g * P + o_p, o_p < P, o_n < N
-    o_dn, m = o_d[None, :] * N + o_n[:, None], m_n[:, None] & m_d[None, :]
-    o_np = o_n[:, None] * P + o_p[None, :]
-    b_rates = tl.load(A + o_dn, mask=m, other=0.0).to(tl.float32) * LOG2E
-    b_skip = tl.load(skip + o_d, mask=m_d, other=0.0).to(tl.float32) if HAS_SKIP else 0.0
-    b_bias = tl.load(bias + o_d, mask=m_d, other=0.0).to(tl.float32) if HAS_BIAS else 0.0
-    # This program's own: the state before each tile of a span.
-    p_tile = tiles + (i_n * G + i_g) * (SPAN // S) * N * P + o_np
-
-    b_dh = tl.zeros([BN, BD], dtype=tl.float32)
-    if HAS_END:
-        b_dh += tl.load(dend + i_n * D * N + o_dn, mask=m, other=0.0).to(tl.float32)
-    b_dA = tl.zeros([BN, BD], dtype=tl.float32)
-    b_dskip = tl.zeros([BD], dtype=tl.float32)
-    b_dbias = tl.zeros([BD], dtype=tl.float32)
-    spans = tl.cdiv(length, SPAN)
-    for i in range(0, spans):
-        i_span = spans - 1 - i
-        first = i_span * SPAN
-        count = tl.cdiv(tl.minimum(SPAN, length - first), S)
-        p_h = states + ((begin // SPAN + i_n + i_span) * G + i_g) * N * P + o_np
-        b_h = tl.load(p_h, mask=m, other=0.0)
-        for j in range(0, count):
-            i_t = first + j * S
-            left = length - i_t
-            o_t, o_g = (begin + i_t) * D, ((begin + i_t) * G + i_g) * N
-            tl.store(p_tile + j * N * P, b_h, mask=m)
-            u_s = load_rows(u + o_t, D, left, o_d, m_d, S)
-            step_s = step_sizes(load_rows(delta + o_t, D, left, o_d, m_d, S), b_bias, left, SOFTPLUS, S)
-            B_s = load_rows(B + o_g, G * N, left, o_n, m_n, S)
-            for s in tl.static_range(S):
-                b_h = advance(b_h, tl.exp2(step_s[s][None, :] * b_rates), step_s[s], u_s[s], B_s[s])
-        # What one thread stored another may load.
-        tl.debug_barrier()
-        for j in range(0, count):
-            i_t = first + (count - 1 - j) * S
-            left = length - i_t
-            o_t, o_g = (begin + i_t) * D, ((begin + i_t) * G + i_g) * N
-            u_s, dy_s = load_rows(u + o_t, D, left, o_d, m_d, S), load_rows(dy + o_t, D, left, o_d, m_d, S)
-            raw_s = load_rows(delta + o_t, D, left, o_d, m_d, S)
-            step_s = step_sizes(raw_s, b_bias, left, SOFTPLUS, S)
-            B_s, C_s = load_rows(B + o_g, G * N, left, o_n, m_n, S), load_rows(C + o_g, G * N, left, o_n, m_n, S)
-            if HAS_GATE:
-                z_s = load_rows(z + o_t, D, left, o_d, m_d, S)
-            b_h = tl.load(p_tile + (count - 1 - j) * N * P, mask=m, other=0.0)
-            h_s, decay_s = (b_h,), ()
-            for s in tl.static_range(S):
-                b_decay = tl.exp2(step_s[s][None, :] * b_rates)
-                b_h = advance(b_h, b_decay, step_s[s], u_s[s], B_s[s])
-                h_s, decay_s = h_s + (b_h,), decay_s + (b_decay,)
-            for s in tl.static_range(S - 1, -1, -1):
-                m_t = m_d & (s < left)
-                b_dread = dy_s[s]
-                if HAS_GATE:
-                    b_y = tl.sum(h_s[s + 1] * C_s[s][:, None], 0) + b_skip * u_s[s]
-                    b_sigmoid = tl.sigmoid(z_s[s])
-                    b_dz = b_dread * b_y * b_sigmoid * (1.0 + z_s[s] * (1.0 - b_sigmoid))
-                    tl.store(dz + o_t + s * D + o_d, b_dz.to(dz.dtype.element_ty), mask=m_t)
-                    b_dread *= z_s[s] * b_sigmoid
-                o_part = ((i_b.to(tl.int64) * STEPS + begin + i_t + s) * G + i_g) * N + o_n
-                m_part = m_n & (s < left)
-                tl.store(dC + o_part, tl.sum(h_s[s + 1] * b_dread[None, :], 1), mask=m_part)
-                b_dh += C_s[s][:, None] * b_dread[None, :]
-                tl.store(dB + o_part, tl.sum(b_dh * (step_s[s] * u_s[s])[None, :], 1), mask=m_part)
-                b_dinput = tl.sum(b_dh * B_s[s][:, None], 0)
-                b_dh *= decay_s[s]
-                b_dexponent = b_dh * h_s[s]
-                b_dA += b_dexponent * step_s[s][None, :]
-                b_ddelta = b_dinput * u_s[s] + tl.sum(b_dexponent * b_rates, 0) * (1.0 / LOG2E)
-                if SOFTPLUS:
-                    b_ddelta *= tl.sigmoid(raw_s[s] + b_bias)
-                b_du = b_dinput * step_s[s] + b_skip * b_dread
-                tl.store(du + o_t + s * D + o_d, b_du.to(du.dtype.element_ty), mask=m_t)
-                tl.store(ddelta + o_t + s * D + o_d, b_ddelta.to(ddelta.dtype.element_ty), mask=m_t)
-                b_dskip += b_dread * u_s[s]
-                b_dbias += tl.where(m_t, b_ddelta, 0.0)
-        tl.debug_barrier()
-    tl.store(dA + i_n * D * N + o_dn, b_dA, mask=m)
-    tl.store(dstart + i_n * D * N + o_dn, b_dh, mask=m)
-    if HAS_SKIP:
-        tl.store(dskip + i_n * D + o_d, b_dskip, mask=m_d)
-    if HAS_BIAS:
-        tl.store(dbias + i_n * D + o_d, b_dbias, mask=m_d)
+            if i_t % SPAN == 0:
+                store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
+        rows, i_next = ahead, tl.minimum(i_t + S, whole - S)
+        ahead = fetch(u, delta, z, (begin + i_next) * D + o_d, m_d, D, S, HAS_GATE)
+        o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
+        h = output_steps(h, b_A, rows, B + o_g, C + o_g, p_y, b_skip, b_bias, m_d, m_n, D, G * N, S, SOFTPLUS, HAS_GATE)
+    for i_t in range(whole, length):
+        if SAVE_STATES:
+            if i_t % SPAN == 0:
+                store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
+        rows = fetch(u, delta, z, (begin + i_t) * D + o_d, m_d, D, 1, HAS_GATE)
+        o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
+        h = output_steps(h, b_A, rows, B + o_g, C + o_g, p_y, b_skip, b_bias, m_d, m_n, D, G * N, 1, SOFTPLUS, HAS_GATE)
+    store_states(end + i_n * D * N + o_dn, h, m_dn)

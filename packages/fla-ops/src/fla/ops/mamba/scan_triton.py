@@ -7,10 +7,11 @@ from typing import Any
 import torch
 import triton
 
-from fla.ops.mamba import scan_kernels as kernels
 from fla.ops.mamba.operands import Operands, new_states
-from fla.ops.mamba.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, ScanTile
-from fla.utils._tiles import TileTable, power_of_two, tile_key
+from fla.ops.mamba.scan_gradient_kernels import gradient_kernel
+from fla.ops.mamba.scan_kernels import output_kernel
+from fla.ops.mamba.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, WARP, ScanTile, cut_states
+from fla.utils._tiles import TileTable, tile_key
 from fla.utils._validation import count_sequences
 
 
@@ -20,12 +21,13 @@ class _Plan:
     def __init__(
         self, operands: Operands, cu_seqlens: torch.Tensor | None, softplus: bool, tiles: TileTable[ScanTile]
     ) -> None:
-        self.operands = operands = operands.contiguous()
+        self.operands = operands = operands.laid_out()
         self.cu_seqlens, self.softplus = cu_seqlens, softplus
         self.sequences = count_sequences(cu_seqlens, operands.u.shape[0])
         group = operands.u.shape[2] // operands.groups
         self.tile = tiles.choose(tile_key(operands.B, group))
         self.blocks = triton.cdiv(group, self.tile.channels)
+        self.pieces = cut_states(operands.states)
         self.grid = (self.sequences * operands.groups * self.blocks,)
 
     def options(self) -> dict[str, Any]:
@@ -37,7 +39,8 @@ class _Plan:
             "D": operands.u.shape[2],
             "G": operands.groups,
             "N": operands.states,
-            "BN": power_of_two(operands.states, 1),
+            "Q": self.pieces[0],
+            "J": self.pieces[1],
             "BD": self.tile.channels,
             "S": self.tile.steps,
             "SPAN": SPANS["triton"],
@@ -69,7 +72,7 @@ def selective_scan_fwd_triton(
     plan = _Plan(operands, cu_seqlens, softplus, OUTPUT_TILES)
     y, last_state = torch.empty_like(plan.operands.u), plan.new_state()
     states = new_states(operands, cu_seqlens, "triton") if save_states else plan.new(0)
-    kernels.output_kernel[plan.grid](
+    output_kernel[plan.grid](
         *plan.operands,
         y,
         states,
@@ -94,12 +97,13 @@ def selective_scan_bwd_triton(
     plan = _Plan(operands, cu_seqlens, softplus, GRADIENT_TILES)
     u, delta, A, B, C, skip, z, bias = plan.operands
     batch, total, channels = u.shape
-    tiles = plan.new(plan.sequences, SPANS["triton"] // plan.tile.steps, *states.shape[1:])
+    count = SPANS["triton"] // plan.tile.steps + plan.tile.steps - 1
+    tiles = plan.new(*plan.grid, count, *plan.pieces, plan.tile.channels)
     du, ddelta, dz = (plan.new(0) if x is None else torch.empty_like(x) for x in (u, delta, z))
     dA, dstart = plan.new_state(), plan.new_state()
-    dB, dC = plan.new(2, plan.blocks, *B.shape)
+    dB, dC = plan.new(2, plan.blocks * triton.cdiv(plan.tile.channels, WARP), *B.shape)
     dskip, dbias = plan.new(2, plan.sequences, channels)
-    kernels.gradient_kernel[plan.grid](
+    gradient_kernel[plan.grid](
         *plan.operands,
         states,
         tiles,
@@ -122,8 +126,8 @@ def selective_scan_bwd_triton(
         du,
         ddelta,
         dA.sum(0).to(A.dtype),
-        dB.sum(0).to(B.dtype),
-        dC.sum(0).to(C.dtype),
+        dB.sum(0).to(operands.B.dtype),
+        dC.sum(0).to(operands.C.dtype),
         plan.new(0) if skip is None else dskip.sum(0).to(skip.dtype),
         dz,
         plan.new(0) if bias is None else dbias.sum(0).to(bias.dtype),

@@ -7,37 +7,51 @@ from typing import NamedTuple
 from fla.utils._tiles import TileKey, TileTable, power_of_two
 
 #: Steps from one stored state to the next, by backend; the backward pass computes the states between them again.
-SPANS = {"torch": 16, "triton": 64}
-#: States of a channel that one thread holds: sums over more of them cross warps.
-STATES_PER_THREAD = 16
+SPANS = {"torch": 16, "triton": 24}
+#: Lanes of a warp: channels whose gradients of B and C are summed before they are stored.
+WARP = 32
+#: States of a channel that a lane can hold.
+STATES_PER_LANE = 32
+#: States that one load brings.
+STATES_PER_LOAD = 4
 #: More threads would have too few registers each.
 MOST_WARPS = 8
 
 
 class ScanTile(NamedTuple):
-    """Steps whose loads are under way at a time, and channels of a program, by how many warps."""
+    """Steps that are taken at a time, and channels of a program, by how many warps."""
 
     steps: int
     channels: int
     warps: int
 
 
-def _tile(key: TileKey, steps: int, widest: int) -> ScanTile:
-    states = power_of_two(key.key_dim, STATES_PER_THREAD)
-    most = MOST_WARPS * 32 * STATES_PER_THREAD // states
-    channels = min(widest, most, power_of_two(key.value_dim, 32))
-    return ScanTile(steps, channels, channels * states // (32 * STATES_PER_THREAD))
+def cut_states(states: int) -> tuple[int, int]:
+    """Pieces that the states of a channel are held in, and states of a piece."""
+    held = power_of_two(states, 1)
+    # What lanes cannot hold the compiler is to lay over them, as it likes.
+    width = held if held > STATES_PER_LANE else min(held, STATES_PER_LOAD)
+    return held // width, width
+
+
+def _tile(key: TileKey, steps: int) -> ScanTile:
+    # A warp on its own never waits for others.
+    if key.key_dim <= STATES_PER_LANE:
+        return ScanTile(steps, WARP, 1)
+    states = power_of_two(key.key_dim)
+    channels = min(WARP, MOST_WARPS * WARP * STATES_PER_LANE // (2 * states))
+    return ScanTile(steps, channels, 2 * channels * states // (WARP * STATES_PER_LANE))
 
 
 def _output_tile(key: TileKey) -> ScanTile:
-    # A warp on its own never waits for others.
-    return _tile(key, 8, 32)
+    return _tile(key, 8 if key.key_dim <= STATES_PER_LANE else 2)
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:
-    # Of every step the states before and after and the decays are held. The gradients of B and C are summed within a
-    # program, and stored by each.
-    return _tile(key, 2 if key.key_dim <= 128 else 1, 128)
+    # Of every step the states before and after and the decays are held: 3 steps of 16 states fill the registers.
+    if key.key_dim > STATES_PER_LANE // 2:
+        return _tile(key, 1)
+    return _tile(key, 2 if 80 <= key.arch < 90 else 3)
 
 
 #: By states of a channel and channels of a group.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from fla.ops._arguments import check_heads, sum_dtype
+from fla.ops.based.chunk import run_second_order
 from fla.ops.based.feature_map import half_square, half_square_width
 from fla.ops.linear_attn.normalised import (
     RECURRENT_STEPS,
@@ -40,7 +42,8 @@ def parallel_rebased(
     It is linear attention over features :math:`\phi` with :math:`\phi(x) \cdot \phi(y) = (x \cdot y)^2 / 2`, of which
     there are F, about K squared over 2: 144 for K = 16. All is computed in float32 (float64 for float64 inputs), also
     for half-precision operands: the first few weights of a sequence may be so small that features in half precision
-    would lose them. Differentiable once in every floating argument.
+    would lose them. Only for bfloat16 on the Triton backend, where weights within a chunk of steps are squares of
+    float32 scores, features and states are bfloat16 between chunks. Differentiable once in every floating argument.
 
     Args:
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
@@ -75,27 +78,29 @@ def parallel_rebased(
         return naive_recurrent_rebased(
             q, k, v, eps, use_scale, use_normalize, return_both, initial_state, output_final_state, cu_seqlens
         )
-    q_, k_, v_ = (x.to(sum_dtype(x)) for x in (q, k, v))
-    operands = (half_square(q_), half_square(k_), v_, 2 * scale**2)
     recurrent = q.shape[1] <= RECURRENT_STEPS
-    results: list[Any] = []
+    divisor = eps if use_normalize and not return_both else None
+    total: torch.Tensor | None = None
     final_state: LinearState | None
-    if return_both:
-        assert not isinstance(initial_state, torch.Tensor)
-        o, total, final_state = sums_and_totals(
-            *operands, initial_state, output_final_state, cu_seqlens, chosen, recurrent=recurrent
-        )
-        results.append(total.squeeze(-1))
+    if chosen == "triton" and not recurrent:
+        # float16 does not hold the squares of channels that are not near one, nor what small sums divide.
+        q_, k_, v_ = (x.float() if x.dtype == torch.float16 else x for x in (q, k, v))
+        # Weights are halves of squares there.
+        root = math.sqrt(2.0) * scale
+        o, total, end = run_second_order(q_, k_, v_, root, divisor, initial_state, cu_seqlens, taylor=False)
+        final_state = end if sums_weights else end[0]
     else:
-        o, final_state = run_linear_attn(
-            *operands,
-            eps if use_normalize else None,
-            initial_state,
-            output_final_state,
-            cu_seqlens,
-            chosen,
-            recurrent=recurrent,
-        )
-    if output_final_state:
-        results.append(final_state)
+        q_, k_, v_ = (x.to(sum_dtype(x)) for x in (q, k, v))
+        features = (half_square(q_), half_square(k_), v_, 2 * scale**2)
+        if return_both:
+            assert not isinstance(initial_state, torch.Tensor)
+            o, total, final_state = sums_and_totals(
+                *features, initial_state, output_final_state, cu_seqlens, chosen, recurrent=recurrent
+            )
+            total = total.squeeze(-1)
+        else:
+            o, final_state = run_linear_attn(
+                *features, divisor, initial_state, output_final_state, cu_seqlens, chosen, recurrent=recurrent
+            )
+    results = (*((total,) if return_both else ()), *((final_state,) if output_final_state else ()))
     return (o.to(v.dtype), *results) if results else o.to(v.dtype)

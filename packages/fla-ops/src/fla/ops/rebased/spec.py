@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
-from fla.ops._cases import Shape, draw, sequence_cases
+import torch
+
+from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.feature_map import half_square_width
 from fla.ops.based.spec import PAST, QKV, after_a_step
 from fla.ops.linear_attn.spec import cost as linear_cost
@@ -19,14 +22,15 @@ SHAPES = {
     "packed": Shape(1, 90, 1, 4, 16, lengths=(1, 31, 0, 40, 18)),
     "head dim 16": Shape(2, 200, 2, 16, 64),
     "more features than a head may have channels": Shape(1, 70, 1, 22, 48, options=PLAIN),
+    "values wider than a block": Shape(1, 70, 1, 8, 160),
     "not normalised": Shape(1, 70, 2, 4, 8, options=PLAIN),
     "both sums": Shape(1, 70, 2, 4, 8, options={"return_both": True, "use_scale": False}),
 }
 CONTINUED_SHAPES = {
-    "continued": Shape(2, 70, 1, 4, 8),
+    "continued": Shape(2, 70, 3, 4, 8),
     "continued, few steps": Shape(2, 6, 2, 16, 16, options={"return_both": True}),
-    "continued, packed": Shape(1, 70, 1, 4, 8, lengths=(30, 40)),
-    "continued, not normalised": Shape(1, 70, 1, 4, 8, options=PLAIN),
+    "continued, packed": Shape(1, 70, 3, 4, 8, lengths=(30, 40)),
+    "continued, not normalised": Shape(1, 70, 6, 4, 8, options=PLAIN),
 }
 
 
@@ -50,3 +54,9 @@ SPEC = Spec(
     sequence_ops=(SequenceOp(parallel_rebased, partial(draw, QKV)),),
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
+
+
+def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
+    """The kernels of Based with the other weights."""
+    shape = Shape(1, 128, 2, 16, 64)
+    yield "parallel_rebased 16x64", partial(launch, "16x64", shape, parallel_rebased, QKV, torch.bfloat16)

@@ -8,7 +8,6 @@ from fla.ops._arguments import state_like
 from fla.ops._autograd import state_function
 from fla.ops.simple_gla.chunk_torch import chunk_simple_gla_bwd_torch, chunk_simple_gla_fwd_torch
 from fla.utils._registration import register_op
-from fla.utils._tiles import tile_key
 
 
 def _fwd(
@@ -21,13 +20,12 @@ def _fwd(
     cu_seqlens: torch.Tensor | None,
     scale: float,
     backend: str,
-    save_scores: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     if backend == "torch":
-        return *chunk_simple_gla_fwd_torch(q, k, v, g, g_gamma, initial_state, cu_seqlens, scale), q.new_empty(0)
-    from fla.ops.simple_gla.chunk_triton import chunk_simple_gla_fwd_triton
+        return chunk_simple_gla_fwd_torch(q, k, v, g, g_gamma, initial_state, cu_seqlens, scale)
+    from fla.ops.simple_gla.chunk_triton import Factors, chunk_simple_gla_fwd_triton
 
-    return chunk_simple_gla_fwd_triton(q, k, v, g, g_gamma, initial_state, cu_seqlens, scale, save_scores)
+    return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, g_gamma), initial_state, cu_seqlens, scale)
 
 
 def _fwd_fake(
@@ -40,15 +38,8 @@ def _fwd_fake(
     cu_seqlens: torch.Tensor | None,
     scale: float,
     backend: str,
-    save_scores: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if save_scores and backend == "triton":
-        from fla.ops.simple_gla.tiles import CHUNK_TILES
-
-        scores = q.new_empty((*v.shape[:3], CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk))
-    else:
-        scores = q.new_empty(0)
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
 def _bwd(
@@ -58,7 +49,6 @@ def _bwd(
     g: torch.Tensor | None,
     g_gamma: torch.Tensor | None,
     initial_state: torch.Tensor | None,
-    scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -70,10 +60,10 @@ def _bwd(
             q, k, v, g, g_gamma, initial_state, do, dfinal_state, cu_seqlens, scale
         )
     else:
-        from fla.ops.simple_gla.chunk_triton import chunk_simple_gla_bwd_triton
+        from fla.ops.simple_gla.chunk_triton import Factors, chunk_simple_gla_bwd_triton
 
-        dq, dk, dv, dg, dstate = chunk_simple_gla_bwd_triton(
-            q, k, v, g, g_gamma, initial_state, scores, do, dfinal_state, cu_seqlens, scale
+        dq, dk, dv, (dg, *_), dstate = chunk_simple_gla_bwd_triton(
+            q, k, v, Factors(g, g_gamma), initial_state, do, dfinal_state, cu_seqlens, scale
         )
     # A decay per head is without gradient here: one that needs it comes as a decay per step.
     return dq, dk, dv, q.new_empty(0) if dg is None else dg, q.new_empty(0), dstate
@@ -86,7 +76,6 @@ def _bwd_fake(
     g: torch.Tensor | None,
     g_gamma: torch.Tensor | None,
     initial_state: torch.Tensor | None,
-    scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -101,19 +90,19 @@ def _bwd_fake(
 chunk_simple_gla_fwd = register_op(
     "chunk_simple_gla_fwd",
     "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, str backend, bool save_scores) -> (Tensor, Tensor, Tensor)",
+    " float scale, str backend) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
 chunk_simple_gla_bwd = register_op(
     "chunk_simple_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor scores, Tensor do,"
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor do,"
     " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,
 )
-_chunk_simple_gla = state_function(chunk_simple_gla_fwd, chunk_simple_gla_bwd, tells=True)
+_chunk_simple_gla = state_function(chunk_simple_gla_fwd, chunk_simple_gla_bwd)
 
 
 def run_chunk_simple_gla(

@@ -1,8 +1,16 @@
 """Triton kernels of chunked linear attention with scalar decay; chunk_torch.py is the same algorithm in PyTorch.
 
-Inside a chunk of C steps every exponent is a sum of log decays over some span of steps, taken by a prefix sum or by a
-product with a 0/1 matrix: none is the difference of two sums, and none is positive. HV value heads share H query and
-key heads. Letters as in ``_chunks_kernels.py``.
+A chunk of C steps reads the state S at its start, adds to it, and hands it on. Every exponent is that of a decay over
+some span of steps, so none is positive. HV value heads share H query and key heads. Letters as in
+``_chunks_kernels.py``.
+
+Outputs and the gradients of values are the same computation in opposite directions of time:
+
+    o_i = scale e^pre_i q_i S + sum_{j <= i} A_ij w_j v_j        S'  = e^total S  + sum_j e^suf_j w_j k_j v_j^T
+    dv_j = w_j (e^suf_j k_j dS + sum_{i >= j} A_ij do_i)         dS' = e^total dS + scale sum_i e^pre_i q_i do_i^T
+
+So the kernels take readers x, writers y and values v: q, k, v forward, and k, q, do where ``REVERSE``. What is
+``WEIGHTED`` has a factor w for each write, ``w[B, T, HV]``; what has a ``SKIP`` adds ``skip[HV, V]`` times v to o.
 
 ``DECAY`` says where the log decays come from: 0, there are none; 1, one for each head, ``g[HV]``; 2, one for each step
 and head, ``g[B, T, HV]``.
@@ -14,22 +22,104 @@ import triton.language as tl
 from fla.ops._chunks_kernels import (
     LOG2E,
     decay_after,
-    decay_before,
     decay_between,
     decay_between_transposed,
     decay_of_steps,
     locate_chunk,
     locate_sequence,
-    span_sums,
-    sums_before,
 )
+
+#: In half precision a step that decays by this exponent is as good as a reset; sums of such keep enough digits for
+#: their differences to be exponents.
+LOWEST_HALF = tl.constexpr(-88.0)
+
+
+@triton.jit
+def step_decays(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr):
+    """For each step the sum of exponents of 2 up to and with it, ``e^pre_i`` and ``e^suf_j``; and ``e^total``."""
+    b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
+    if DTYPE != tl.float32:
+        b_g = tl.maximum(b_g, LOWEST_HALF, propagate_nan=tl.PropagateNan.ALL)
+    b_sum = tl.cumsum(b_g * LOG2E, 0)
+    b_all = tl.sum(b_g * LOG2E, 0)
+    if DTYPE == tl.float32:
+        b_suf = decay_after(g, o_c, left, C, HV, DECAY)
+    else:
+        b_suf = tl.exp2(b_all - b_sum)
+    return b_sum, tl.exp2(b_sum), b_suf, tl.exp2(b_all)
+
+
+@triton.jit
+def pair_decays(
+    g,
+    b_sum,
+    o_i,
+    o_j,
+    o_c,
+    left,
+    HV: tl.constexpr,
+    DECAY: tl.constexpr,
+    REVERSE: tl.constexpr,
+    DTYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """[i, j]: the decay after step j, up to and with step i, and 0 where j > i; i and j exchanged where ``REVERSE``."""
+    m_a = (o_i <= o_j) if REVERSE else (o_i >= o_j)
+    if DECAY == 0:
+        b_e = tl.where(m_a, 1.0, 0.0)
+    elif DECAY == 1:
+        b_e = tl.exp2(tl.load(g).to(tl.float32) * LOG2E * tl.abs(o_i - o_j).to(tl.float32))
+        b_e = tl.where(m_a, b_e, 0.0)
+    elif DTYPE != tl.float32:
+        b_span = b_sum[None, :] - b_sum[:, None] if REVERSE else b_sum[:, None] - b_sum[None, :]
+        b_e = tl.exp2(tl.where(m_a, b_span, float("-inf")))
+    elif REVERSE:
+        b_e = tl.where(m_a, decay_between_transposed(g, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION), 0.0)
+    else:
+        b_e = tl.where(m_a, decay_between(g, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION), 0.0)
+    return b_e
+
+
+@triton.jit
+def store_outputs(
+    b_o,
+    b_v,
+    b_w,
+    other,
+    skip,
+    out,
+    dw,
+    dskip,
+    o_c,
+    o_y,
+    o_v,
+    m_c,
+    m_y,
+    m_v,
+    HV: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    SKIP: tl.constexpr,
+    REVERSE: tl.constexpr,
+):
+    """What a chunk reads, with the skip; where ``REVERSE`` also the gradients of both, ``other`` being their values."""
+    if REVERSE and (WEIGHTED or SKIP):
+        b_y = tl.load(other + o_y, mask=m_y, other=0.0).to(tl.float32)
+        if WEIGHTED:
+            tl.store(dw + o_c * HV, tl.sum(b_y * b_o, 1), mask=m_c)
+            b_o *= b_w[:, None]
+        if SKIP:
+            tl.store(dskip + o_v, tl.sum(b_y * b_v.to(tl.float32), 0), mask=m_v)
+    if SKIP:
+        b_o += b_v.to(tl.float32) * tl.load(skip + o_v, mask=m_v, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + o_y, b_o.to(out.dtype.element_ty), mask=m_y)
 
 
 @triton.jit(do_not_specialize=["T"])
 def state_kernel(
-    x,
     y,
+    v,
     g,
+    w,
     states,
     start,
     end,
@@ -45,16 +135,13 @@ def state_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    WEIGHTED: tl.constexpr,
     HAS_START: tl.constexpr,
     REVERSE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Carry the state over the chunks of one sequence and head, and store what it was before each chunk.
-
-    Forward: x = k, y = v, ``S' = e^total S + sum_j e^suf_j k_j v_j^T``. In reverse: x = q, y = do, and S is the
-    gradient of the state, ``dS' = e^total dS + scale sum_i e^pre_i q_i do_i^T``.
-    """
+    """Carry the state over the chunks of one sequence and head, and store what it was before each chunk."""
     i_kv, i_nh = tl.program_id(0), tl.program_id(1)
     i_k, i_v = i_kv // tl.cdiv(V, BV), i_kv % tl.cdiv(V, BV)
     i_n, i_h = i_nh // HV, i_nh % HV
@@ -66,7 +153,7 @@ def state_kernel(
     m_k, m_v = o_k < K, o_v < V
     m_state = m_k[:, None] & m_v[None, :]
     o_state = o_k[:, None] * V + o_v[None, :]
-    DTYPE: tl.constexpr = x.dtype.element_ty
+    DTYPE: tl.constexpr = y.dtype.element_ty
 
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:
@@ -77,36 +164,43 @@ def state_kernel(
         first = begin + i_c * C
         left = length - i_c * C
         m_c = o_c < left
-        p_x = x + (first * H + i_hx) * K + o_c[None, :] * (H * K) + o_k[:, None]
-        p_y = y + (first * HV + i_h) * V + o_c[:, None] * (HV * V) + o_v[None, :]
-        b_x = tl.load(p_x, mask=m_k[:, None] & m_c[None, :], other=0.0)
-        b_y = tl.load(p_y, mask=m_c[:, None] & m_v[None, :], other=0.0)
-        if DECAY == 0:
-            b_e = tl.full([C], 1.0, dtype=tl.float32)
-        else:
-            p_g = g + (first * HV + i_h) if DECAY == 2 else g + i_h
-            b_g = decay_of_steps(p_g, o_c, m_c, HV, DECAY)
-            b_s *= tl.exp2(tl.sum(b_g, 0) * LOG2E)
-            b_e = decay_before(p_g, o_c, left, HV, DECAY) if REVERSE else decay_after(p_g, o_c, left, C, HV, DECAY)
-        b_x = (b_x * (b_e * scale)[None, :]).to(DTYPE)
-        b_s += tl.dot(b_x, b_y, input_precision=PRECISION)
+        row_v = first * HV + i_h
+        p_y = y + (first * H + i_hx) * K + o_c[None, :] * (H * K) + o_k[:, None]
+        b_y = tl.load(p_y, mask=m_k[:, None] & m_c[None, :], other=0.0)
+        p_v = v + row_v * V + o_c[:, None] * (HV * V) + o_v[None, :]
+        b_v = tl.load(p_v, mask=m_c[:, None] & m_v[None, :], other=0.0)
+        b_e = tl.full([C], 1.0, dtype=tl.float32)
+        if DECAY != 0:
+            p_g = g + row_v if DECAY == 2 else g + i_h
+            _, b_pre, b_suf, b_total = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+            b_s *= b_total
+            b_e = b_pre if REVERSE else b_suf
+        if WEIGHTED and not REVERSE:
+            b_e *= tl.load(w + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+        b_y = (b_y * (b_e * scale)[None, :]).to(DTYPE)
+        b_s += tl.dot(b_y, b_v, input_precision=PRECISION)
     tl.store(end + i_nh.to(tl.int64) * K * V + o_state, b_s, mask=m_state)
 
 
 @triton.jit(do_not_specialize=["T"])
 def output_kernel(
-    q,
-    k,
+    x,
+    y,
     v,
     g,
+    w,
+    skip,
+    other,
     states,
-    o,
-    scores,
+    out,
+    dw,
+    dskip,
     cu_seqlens,
     sequence,
     first_chunk,
     scale,
     T,
+    dw_stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -115,11 +209,13 @@ def output_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
-    STORE_SCORES: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    SKIP: tl.constexpr,
+    REVERSE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """``o_i = scale e^pre_i q_i S + sum_{j <= i} A_ij v_j`` for one chunk, head and block of V."""
+    """What one chunk and head reads of a block of V, from the state before it."""
     i_cv, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_v = i_cv // tl.cdiv(V, BV), i_cv % tl.cdiv(V, BV)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -128,111 +224,65 @@ def output_kernel(
     o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_c, m_v = o_c < left, o_v < V
-    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
-    q += row_q * K
-    k += row_q * K
-    v += row_v * V
-    o += row_v * V
-    states += (i_c.to(tl.int64) * HV + i_h) * K * V
-    g += row_v if DECAY == 2 else i_h
-    DTYPE: tl.constexpr = q.dtype.element_ty
+    row_x, row_v = first * H + i_h // (HV // H), first * HV + i_h
+    x += row_x * K
+    y += row_x * K
+    i_state = i_c.to(tl.int64) * HV + i_h
+    states += i_state * K * V
+    p_g = g + row_v if DECAY == 2 else g + i_h
+    DTYPE: tl.constexpr = x.dtype.element_ty
 
     b_o = tl.zeros([C, BV], dtype=tl.float32)
     b_a = tl.zeros([C, C], dtype=tl.float32)
     for i_k in range(0, tl.cdiv(K, BK)):
         o_k = i_k * BK + tl.arange(0, BK)
         m_k = o_k < K
-        b_q = tl.load(q + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
-        b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
+        b_x = tl.load(x + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
+        b_yt = tl.load(y + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
         b_s = tl.load(states + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
-        b_o += tl.dot(b_q, b_s, input_precision=PRECISION)
-        b_a += tl.dot(b_q, b_kt, input_precision=PRECISION)
+        b_o += tl.dot(b_x, b_s, input_precision=PRECISION)
+        b_a += tl.dot(b_x, b_yt, input_precision=PRECISION)
+    b_w = tl.full([C], 1.0, dtype=tl.float32)
+    if WEIGHTED:
+        b_w = tl.load(w + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
+    b_sum = b_w
     if DECAY != 0:
-        b_o *= decay_before(g, o_c, left, HV, DECAY)[:, None]
-        b_a *= decay_between(g, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-    b_a = (tl.where(o_i >= o_j, b_a, 0.0) * scale).to(DTYPE)
-
-    o_y, m_y = o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
+        b_sum, b_pre, b_suf, _ = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+        b_o *= (b_suf if REVERSE else b_pre)[:, None]
+    b_a *= pair_decays(p_g, b_sum, o_i, o_j, o_c, left, HV, DECAY, REVERSE, DTYPE, PRECISION) * scale
+    if not REVERSE:
+        b_o *= scale
+        if WEIGHTED:
+            b_a *= b_w[None, :]
+    o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
     b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-    b_o = b_o * scale + tl.dot(b_a, b_v, input_precision=PRECISION)
-    tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
-    if STORE_SCORES:
-        if i_v == 0:
-            tl.store(scores + row_v * C + o_i * (HV * C) + o_j, b_a, mask=m_c[:, None])
+    b_o += tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
+    dw += i_v * dw_stride + row_v
+    dskip += i_state * V
+    skip += i_h * V
+    store_outputs(b_o, b_v, b_w, other, skip, out, dw, dskip, o_c, o_y, o_v, m_c, m_y, m_v, HV, WEIGHTED, SKIP, REVERSE)
 
 
 @triton.jit(do_not_specialize=["T"])
-def value_grad_kernel(
-    k,
-    g,
-    scores,
-    do,
-    dstates,
-    dv,
-    cu_seqlens,
-    sequence,
-    first_chunk,
-    T,
-    H: tl.constexpr,
-    HV: tl.constexpr,
-    K: tl.constexpr,
-    V: tl.constexpr,
-    C: tl.constexpr,
-    BK: tl.constexpr,
-    BV: tl.constexpr,
-    DECAY: tl.constexpr,
-    PACKED: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """``dv_j = sum_{i >= j} A_ij do_i + e^suf_j k_j dS`` for one chunk, head and block of V."""
-    i_cv, i_h = tl.program_id(0), tl.program_id(1)
-    i_c, i_v = i_cv // tl.cdiv(V, BV), i_cv % tl.cdiv(V, BV)
-    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
-    if left <= 0:
-        return
-    o_c, o_v = tl.arange(0, C), i_v * BV + tl.arange(0, BV)
-    m_c, m_v = o_c < left, o_v < V
-    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
-    k += row_q * K
-    dstates += (i_c.to(tl.int64) * HV + i_h) * K * V
-    g += row_v if DECAY == 2 else i_h
-    o_y, m_y = row_v * V + o_c[:, None] * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-
-    b_dv = tl.zeros([C, BV], dtype=tl.float32)
-    for i_k in range(0, tl.cdiv(K, BK)):
-        o_k = i_k * BK + tl.arange(0, BK)
-        m_k = o_k < K
-        b_k = tl.load(k + o_c[:, None] * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
-        b_ds = tl.load(dstates + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
-        b_dv += tl.dot(b_k, b_ds, input_precision=PRECISION)
-    if DECAY != 0:
-        b_dv *= decay_after(g, o_c, left, C, HV, DECAY)[:, None]
-    p_at = scores + row_v * C + o_c[None, :] * (HV * C) + o_c[:, None]
-    b_at = tl.load(p_at, mask=m_c[None, :], other=0.0)
-    b_do = tl.load(do + o_y, mask=m_y, other=0.0)
-    b_dv += tl.dot(b_at, b_do, input_precision=PRECISION)
-    tl.store(dv + o_y, b_dv.to(dv.dtype.element_ty), mask=m_y)
-
-
-@triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
-    q,
-    k,
+def walk_kernel(
+    x,
+    y,
     v,
     g,
-    scores,
+    w,
+    skip,
+    other,
     states,
-    do,
-    dstates,
-    dq,
-    dk,
-    dg,
+    start,
+    end,
+    out,
+    dw,
+    dskip,
     cu_seqlens,
-    sequence,
     first_chunk,
     scale,
     T,
-    dg_stride,
+    dw_stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -241,88 +291,93 @@ def key_grad_kernel(
     BK: tl.constexpr,
     BV: tl.constexpr,
     DECAY: tl.constexpr,
+    WEIGHTED: tl.constexpr,
+    SKIP: tl.constexpr,
+    HAS_START: tl.constexpr,
+    STORE_STATES: tl.constexpr,
+    REVERSE: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of q and k ``[B, T, HV, K]`` for one chunk, head and block of K, and its part of the gradient of g.
+    """Both of the kernels above at once, for one sequence, head and block of V: states need not go to memory.
 
-    Those of g are summed over the blocks of K afterwards: ``dg[block, B, T, HV]``.
+    The whole of K is one block.
     """
-    i_ck, i_h = tl.program_id(0), tl.program_id(1)
-    i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
-    first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
-    if left <= 0:
-        return
-    o_c, o_k = tl.arange(0, C), i_k * BK + tl.arange(0, BK)
+    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_n, i_h = i_nh // HV, i_nh % HV
+    begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
+    chunks = tl.cdiv(length, C)
+
+    o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
     o_i, o_j = o_c[:, None], o_c[None, :]
-    m_c, m_k = o_c < left, o_k < K
-    row_q, row_v = first * H + i_h // (HV // H), first * HV + i_h
-    v += row_v * V
-    do += row_v * V
-    states += (i_c.to(tl.int64) * HV + i_h) * K * V
-    dstates += (i_c.to(tl.int64) * HV + i_h) * K * V
-    g += row_v if DECAY == 2 else i_h
-    DTYPE: tl.constexpr = q.dtype.element_ty
+    m_k, m_v = o_k < K, o_v < V
+    m_state = m_k[:, None] & m_v[None, :]
+    o_state = o_k[:, None] * V + o_v[None, :]
+    DTYPE: tl.constexpr = x.dtype.element_ty
+    x += i_h // (HV // H) * K
+    y += i_h // (HV // H) * K
+    skip += i_h * V
+    dw += i_v * dw_stride
 
-    # Two walks over V, so that few accumulators are alive at a time.
-    b_da = tl.zeros([C, C], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        b_do = tl.load(do + o_i * (HV * V) + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
-        b_vt = tl.load(v + o_j * (HV * V) + o_v[:, None], mask=m_v[:, None] & m_c[None, :], other=0.0)
-        b_da += tl.dot(b_do, b_vt, input_precision=PRECISION)
-    b_dg = tl.zeros([C], dtype=tl.float32)
-    if DECAY == 2:
-        if i_k == 0:
-            # Step t lies between j and i where j < t <= i: sum over i first, then over j.
-            b_a = tl.load(scores + row_v * C + o_i * (HV * C) + o_j, mask=m_c[:, None], other=0.0)
-            b_from_t_on = span_sums(o_i <= o_j, tl.where(o_i > o_j, b_da * b_a, 0.0), DTYPE, PRECISION)
-            b_dg += tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1)
-    b_da = tl.where(o_i >= o_j, b_da, 0.0) * scale
-    if DECAY != 0:
-        b_da *= decay_between(g, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-    b_w = b_da.to(DTYPE)
-
-    b_dat = tl.zeros([C, C], dtype=tl.float32)
-    b_dq = tl.zeros([C, BK], dtype=tl.float32)
-    b_dk = tl.zeros([C, BK], dtype=tl.float32)
-    b_sds = tl.zeros([BK], dtype=tl.float32)
-    for i_v in range(0, tl.cdiv(V, BV)):
-        o_v = i_v * BV + tl.arange(0, BV)
-        m_v = o_v < V
-        o_y, m_y = o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_s, m_s = o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
+    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    if HAS_START:
+        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_state, mask=m_state, other=0.0).to(tl.float32)
+    for i in range(0, chunks):
+        i_c = chunks - 1 - i if REVERSE else i
+        first = begin + i_c * C
+        left = length - i_c * C
+        m_c = o_c < left
+        row_v = first * HV + i_h
+        i_state = (i_first + i_c) * HV + i_h
+        if STORE_STATES:
+            tl.store(states + i_state * K * V + o_state, b_s.to(DTYPE), mask=m_state)
+        row_x = first * (H * K)
+        b_x = tl.load(x + row_x + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
+        b_yt = tl.load(y + row_x + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
+        o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
         b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
-        b_dot = tl.load(do + o_j * (HV * V) + o_v[:, None], mask=m_v[:, None] & m_c[None, :], other=0.0)
-        b_st = tl.load(states + o_s, mask=m_s, other=0.0)
-        b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
-        b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
-        b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
-        b_dk += tl.dot(b_v, b_dst, input_precision=PRECISION)
-        if DECAY == 2:
-            b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
-    b_dat = tl.where(o_i <= o_j, b_dat, 0.0) * scale
-    if DECAY != 0:
-        b_dat *= decay_between_transposed(g, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
-    b_wt = b_dat.to(DTYPE)
+        b_w = tl.full([C], 1.0, dtype=tl.float32)
+        if WEIGHTED:
+            b_w = tl.load(w + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
-    o_x, m_x = o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-    b_q = tl.load(q + row_q * K + o_x, mask=m_x, other=0.0)
-    b_k = tl.load(k + row_q * K + o_x, mask=m_x, other=0.0)
-    b_dq *= scale
-    if DECAY != 0:
-        b_dq *= decay_before(g, o_c, left, HV, DECAY)[:, None]
-        b_dk *= decay_after(g, o_c, left, C, HV, DECAY)[:, None]
-    if DECAY == 2:
-        b_total = tl.exp2(tl.sum(decay_of_steps(g, o_c, m_c, HV, DECAY), 0) * LOG2E)
-        b_dpre = tl.sum(b_q.to(tl.float32) * b_dq, 1)
-        b_dsuf = tl.sum(b_k.to(tl.float32) * b_dk, 1)
-        b_dg += tl.cumsum(b_dpre, 0, reverse=True) + sums_before(b_dsuf, o_i, o_j) + b_total * tl.sum(b_sds, 0)
-        tl.store(dg + i_k * dg_stride + row_v + o_c * HV, b_dg, mask=m_c)
-    b_dq += tl.dot(b_w, b_k, input_precision=PRECISION)
-    b_dk += tl.dot(b_wt, b_q, input_precision=PRECISION)
-    o_dx = row_v * K + o_i * (HV * K) + o_k[None, :]
-    tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
-    tl.store(dk + o_dx, b_dk.to(DTYPE), mask=m_x)
+        b_o = tl.dot(b_x, b_s.to(DTYPE), input_precision=PRECISION)
+        b_a = tl.dot(b_x, b_yt, input_precision=PRECISION)
+        b_write = tl.full([C], 1.0, dtype=tl.float32)
+        b_sum = b_w
+        p_g = g + row_v if DECAY == 2 else g + i_h
+        if DECAY != 0:
+            b_sum, b_pre, b_suf, b_total = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+            b_s *= b_total
+            b_o *= (b_suf if REVERSE else b_pre)[:, None]
+            b_write = b_pre if REVERSE else b_suf
+        b_a *= pair_decays(p_g, b_sum, o_i, o_j, o_c, left, HV, DECAY, REVERSE, DTYPE, PRECISION) * scale
+        if REVERSE:
+            b_write *= scale
+        else:
+            b_o *= scale
+            if WEIGHTED:
+                b_a *= b_w[None, :]
+                b_write *= b_w
+        b_o += tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
+        store_outputs(
+            b_o,
+            b_v,
+            b_w,
+            other,
+            skip,
+            out,
+            dw + row_v,
+            dskip + i_state * V,
+            o_c,
+            o_y,
+            o_v,
+            m_c,
+            m_y,
+            m_v,
+            HV,
+            WEIGHTED,
+            SKIP,
+            REVERSE,
+        )
+        b_s += tl.dot(b_yt, (b_v * b_write[:, None]).to(DTYPE), input_precision=PRECISION)
+    tl.store(end + i_nh.to(tl.int64) * K * V + o_state, b_s, mask=m_state)

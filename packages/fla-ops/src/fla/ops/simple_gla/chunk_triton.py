@@ -1,200 +1,241 @@
-"""Launchers of the chunked kernels of linear attention with scalar decay: two launches forward, four backward."""
+"""Launchers of the chunked kernels of linear attention with scalar decay.
+
+A pass over time is one launch where there are enough heads to fill the device, or few steps, and two otherwise.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import triton
 
 from fla.ops._chunks_triton import Chunks, cut, precision
-from fla.ops.simple_gla import chunk_kernels as kernels
-from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile
-from fla.utils._tiles import tile_key
+from fla.ops.simple_gla import chunk_kernels as kernels, tiles
+from fla.ops.simple_gla.key_grad_kernels import key_grad_kernel
+from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile, shared_heads
+from fla.utils._tiles import Block, tile_key
 
 
-def _decay(q: torch.Tensor, g: torch.Tensor | None, g_gamma: torch.Tensor | None) -> tuple[torch.Tensor, int]:
-    """What the kernels take as g, and what kind of decay that is. Without any, g is never read."""
-    if g is not None:
-        return g.contiguous(), 2
-    return (q, 0) if g_gamma is None else (g_gamma.contiguous(), 1)
+class Factors(NamedTuple):
+    """What goes with queries, keys and values; each may be missing."""
+
+    g: torch.Tensor | None = None
+    """Log decays ``[B, T, HV]``."""
+    g_gamma: torch.Tensor | None = None
+    """Log decays of each head ``[HV]``."""
+    w: torch.Tensor | None = None
+    """The weight of each write ``[B, T, HV]``."""
+    skip: torch.Tensor | None = None
+    """How much of each value is added to its output ``[HV, V]``."""
+
+    @property
+    def decay(self) -> int:
+        """Which kind of decay there is, as the kernels count."""
+        return 2 if self.g is not None else 0 if self.g_gamma is None else 1
+
+    def contiguous(self) -> Factors:
+        """The same, as kernels read them."""
+        return Factors(*(None if x is None else x.contiguous() for x in self))
 
 
-def _carry_states(
-    x: torch.Tensor,
-    y: torch.Tensor,
-    decay: tuple[torch.Tensor, int],
-    start: torch.Tensor | None,
-    scale: float,
-    chunks: Chunks,
-    tile: ChunkTile,
-    reverse: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The (gradient of the) state before every chunk ``[M, HV, K, V]``, and after the last ``[N, HV, K, V]``."""
-    total, heads, key_dim = x.shape[1:]
-    value_heads, value_dim = y.shape[2:]
-    states = x.new_empty(chunks.total, value_heads, key_dim, value_dim)
-    end = x.new_empty(chunks.sequences, value_heads, key_dim, value_dim, dtype=torch.float32)
-    blocks = triton.cdiv(key_dim, tile.state.k) * triton.cdiv(value_dim, tile.state.v)
-    kernels.state_kernel[(blocks, chunks.sequences * value_heads)](
-        x,
-        y,
-        decay[0],
-        states,
-        start,
-        end,
-        chunks.cu_seqlens,
-        chunks.first_chunk,
-        scale,
-        total,
-        H=heads,
-        HV=value_heads,
-        K=key_dim,
-        V=value_dim,
-        C=tile.chunk,
-        BK=tile.state.k,
-        BV=tile.state.v,
-        DECAY=decay[1],
-        HAS_START=start is not None,
-        REVERSE=reverse,
-        PACKED=chunks.packed,
-        PRECISION=precision(),
-        num_warps=tile.state.warps,
-        num_stages=tile.state.stages,
-    )
-    return states, end
+class Pass(NamedTuple):
+    """What one pass over time gives: see the formulas of ``chunk_kernels.py``."""
+
+    out: torch.Tensor
+    """``[B, T, HV, V]``"""
+    end: torch.Tensor
+    """``[N, HV, K, V]``"""
+    states: torch.Tensor
+    """``[M, HV, K, V]``, empty where they were not asked for."""
+    dw: torch.Tensor
+    """``[blocks, B, T, HV]``"""
+    dskip: torch.Tensor
+    """``[M, HV, V]``"""
+
+
+class _Pass:
+    """A pass over time with readers x, writers y and values v, forward or in reverse."""
+
+    def __init__(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        v: torch.Tensor,
+        factors: Factors,
+        start: torch.Tensor | None,
+        scale: float,
+        chunks: Chunks,
+        tile: ChunkTile,
+        reverse: bool,
+    ) -> None:
+        self.x, self.y, self.v, self.factors, self.scale = x, y, v, factors, scale
+        self.start = None if start is None else start.contiguous()
+        self.chunks, self.tile, self.reverse = chunks, tile, reverse
+        self.total, self.heads, self.key_dim = x.shape[1:]
+        self.value_heads, self.value_dim = v.shape[2:]
+        self.decay = factors.g if factors.g is not None else x if factors.g_gamma is None else factors.g_gamma
+        shape = (chunks.sequences, self.value_heads, self.key_dim, self.value_dim)
+        self.end = x.new_empty(shape, dtype=torch.float32)
+
+    def constants(self, block: Block) -> dict[str, object]:
+        """What every kernel of the pass is compiled for."""
+        return {
+            "H": self.heads,
+            "HV": self.value_heads,
+            "K": self.key_dim,
+            "V": self.value_dim,
+            "C": self.tile.chunk,
+            "BK": block.k,
+            "BV": block.v,
+            "DECAY": self.factors.decay,
+            "WEIGHTED": self.factors.w is not None,
+            "REVERSE": self.reverse,
+            "PACKED": self.chunks.packed,
+            "PRECISION": precision(),
+            "num_warps": block.warps,
+            "num_stages": block.stages,
+        }
+
+    def walks(self) -> bool:
+        """Whether to keep the state in registers: a pure function of shapes."""
+        if self.tile.walk is None:
+            return False
+        programs = self.chunks.sequences * self.value_heads * triton.cdiv(self.value_dim, self.tile.walk.v)
+        return programs >= tiles.WALK_PROGRAMS or self.total <= tiles.WALK_STEPS
+
+    def empty_states(self) -> torch.Tensor:
+        return self.x.new_empty(self.chunks.total, *self.end.shape[1:])
+
+    def carry(self) -> torch.Tensor:
+        """The states before every chunk ``[M, HV, K, V]``, by a launch that makes ``end`` as well."""
+        states, block = self.empty_states(), self.tile.state
+        blocks = triton.cdiv(self.key_dim, block.k) * triton.cdiv(self.value_dim, block.v)
+        kernels.state_kernel[(blocks, self.chunks.sequences * self.value_heads)](
+            self.y,
+            self.v,
+            self.decay,
+            self.factors.w,
+            states,
+            self.start,
+            self.end,
+            self.chunks.cu_seqlens,
+            self.chunks.first_chunk,
+            self.scale if self.reverse else 1.0,
+            self.total,
+            HAS_START=self.start is not None,
+            **self.constants(block),
+        )
+        return states
+
+    def run(self, other: torch.Tensor | None = None, store_states: bool = False) -> Pass:
+        """All of the pass; in reverse ``other`` are the values that weights and skip belong to."""
+        if self.walks():
+            block = self.tile.walk
+            assert block is not None
+            states = self.empty_states() if store_states else self.x.new_empty(0)
+        else:
+            block, states = self.tile.output, self.carry()
+        blocks, sums = triton.cdiv(self.value_dim, block.v), torch.float32
+        w, skip = self.factors.w, self.factors.skip
+        out = torch.empty_like(self.v)
+        dw = self.v.new_empty((blocks, *w.shape) if self.reverse and w is not None else (0,), dtype=sums)
+        shape = (self.chunks.total, *skip.shape) if self.reverse and skip is not None else (0,)
+        dskip = self.v.new_zeros(shape, dtype=sums)
+        operands = (self.x, self.y, self.v, self.decay, w, skip if skip is not None else self.x, other, states)
+        gradients = (out, dw, dskip, self.chunks.cu_seqlens)
+        numbers = (self.chunks.first_chunk, self.scale, self.total, dw.stride(0))
+        constants = {**self.constants(block), "SKIP": skip is not None}
+        if self.walks():
+            kernels.walk_kernel[(blocks, self.chunks.sequences * self.value_heads)](
+                *operands,
+                self.start,
+                self.end,
+                *gradients,
+                *numbers,
+                HAS_START=self.start is not None,
+                STORE_STATES=store_states,
+                **constants,
+            )
+        else:
+            kernels.output_kernel[(blocks * self.chunks.total, self.value_heads)](
+                *operands, *gradients, self.chunks.sequence, *numbers, **constants
+            )
+        return Pass(out, self.end, states, dw, dskip)
 
 
 def chunk_simple_gla_fwd_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    g: torch.Tensor | None,
-    g_gamma: torch.Tensor | None,
+    factors: Factors,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-    save_scores: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, scores ``[B, T, HV, C]`` (empty unless saved)."""
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs ``[B, T, HV, V]`` and final states ``[N, HV, K, V]``."""
     q, k, v = (x.contiguous() for x in (q, k, v))
-    decay = _decay(q, g, g_gamma)
-    initial_state = None if initial_state is None else initial_state.contiguous()
-    total, heads, key_dim = q.shape[1:]
-    value_heads, value_dim = v.shape[2:]
-    tile = CHUNK_TILES.choose(tile_key(q, value_dim))
+    tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
     chunks = cut(q, cu_seqlens, tile.chunk)
-    states, final_state = _carry_states(k, v, decay, initial_state, 1.0, chunks, tile, reverse=False)
-    o = torch.empty_like(v)
-    scores = q.new_empty(*v.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
-    kernels.output_kernel[(triton.cdiv(value_dim, tile.output.v) * chunks.total, value_heads)](
-        q,
-        k,
-        v,
-        decay[0],
-        states,
-        o,
-        scores,
-        chunks.cu_seqlens,
-        chunks.sequence,
-        chunks.first_chunk,
-        scale,
-        total,
-        H=heads,
-        HV=value_heads,
-        K=key_dim,
-        V=value_dim,
-        C=tile.chunk,
-        BK=tile.output.k,
-        BV=tile.output.v,
-        DECAY=decay[1],
-        STORE_SCORES=save_scores,
-        PACKED=chunks.packed,
-        PRECISION=precision(),
-        num_warps=tile.output.warps,
-        num_stages=tile.output.stages,
-    )
-    return o, final_state, scores
+    forward = _Pass(q, k, v, factors.contiguous(), initial_state, scale, chunks, tile, reverse=False).run()
+    return forward.out, forward.end
 
 
 def chunk_simple_gla_bwd_triton(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    g: torch.Tensor | None,
-    g_gamma: torch.Tensor | None,
+    factors: Factors,
     initial_state: torch.Tensor | None,
-    scores: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Gradients of q, k, v, g and the initial states."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Factors, torch.Tensor]:
+    """Gradients of q, k, v, the factors (but ``g_gamma``) and the initial states."""
     q, k, v, do = (x.contiguous() for x in (q, k, v, do))
-    decay = _decay(q, g, g_gamma)
-    initial_state = None if initial_state is None else initial_state.contiguous()
-    dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
-    total, heads, key_dim = q.shape[1:]
-    value_heads, value_dim = v.shape[2:]
-    tile = CHUNK_TILES.choose(tile_key(q, value_dim))
+    factors = factors.contiguous()
+    tile = CHUNK_TILES.choose(tile_key(q, v.shape[-1]))
     chunks = cut(q, cu_seqlens, tile.chunk)
-    states, _ = _carry_states(k, v, decay, initial_state, 1.0, chunks, tile, reverse=False)
-    dstates, dinitial_state = _carry_states(q, do, decay, dfinal_state, scale, chunks, tile, reverse=True)
-    dv = torch.empty_like(v)
-    where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
-    kernels.value_grad_kernel[(triton.cdiv(value_dim, tile.value_grad.v) * chunks.total, value_heads)](
-        k,
-        decay[0],
-        scores,
-        do,
-        dstates,
-        dv,
-        *where,
-        total,
-        H=heads,
-        HV=value_heads,
-        K=key_dim,
-        V=value_dim,
-        C=tile.chunk,
-        BK=tile.value_grad.k,
-        BV=tile.value_grad.v,
-        DECAY=decay[1],
-        PACKED=chunks.packed,
-        PRECISION=precision(),
-        num_warps=tile.value_grad.warps,
-        num_stages=tile.value_grad.stages,
-    )
-    blocks = triton.cdiv(key_dim, tile.key_grad.k)
-    dq, dk = (x.new_empty(*v.shape[:3], key_dim) for x in (q, k))
+    forward = _Pass(q, k, v, factors, initial_state, scale, chunks, tile, reverse=False)
+    states = forward.carry()
+    backward = _Pass(k, q, do, factors, dfinal_state, scale, chunks, tile, reverse=True)
+    gradients = backward.run(other=v, store_states=True)
+
+    g, w, skip = factors.g, factors.w, factors.skip
+    block, shared = tile.key_grad, shared_heads(forward.heads, forward.value_heads)
+    blocks, parts = triton.cdiv(forward.key_dim, block.k), forward.value_heads // shared
+    dtype = q.dtype if parts == forward.heads else torch.float32
+    dq, dk = (q.new_empty(*q.shape[:2], parts, forward.key_dim, dtype=dtype) for _ in range(2))
     dg = q.new_empty((0,) if g is None else (blocks, *g.shape), dtype=torch.float32)
-    kernels.key_grad_kernel[(blocks * chunks.total, value_heads)](
+    constants = forward.constants(block)
+    del constants["REVERSE"]
+    key_grad_kernel[(blocks * chunks.total, parts)](
         q,
         k,
         v,
-        decay[0],
-        scores,
+        forward.decay,
+        w,
         states,
         do,
-        dstates,
+        gradients.states,
         dq,
         dk,
         dg,
-        *where,
+        chunks.cu_seqlens,
+        chunks.sequence,
+        chunks.first_chunk,
         scale,
-        total,
+        forward.total,
         dg.stride(0),
-        H=heads,
-        HV=value_heads,
-        K=key_dim,
-        V=value_dim,
-        C=tile.chunk,
-        BK=tile.key_grad.k,
-        BV=tile.key_grad.v,
-        DECAY=decay[1],
-        PACKED=chunks.packed,
-        PRECISION=precision(),
-        num_warps=tile.key_grad.warps,
-        num_stages=tile.key_grad.stages,
+        HEADS=shared,
+        **constants,
     )
-    if value_heads != heads:
-        dq, dk = (x.unflatten(2, (heads, -1)).sum(3, dtype=torch.float32).to(q.dtype) for x in (dq, dk))
-    return dq, dk, dv, None if g is None else dg.sum(0).to(g.dtype), dinitial_state
+    if parts != forward.heads:
+        dq, dk = (x.unflatten(2, (forward.heads, -1)).sum(3).to(q.dtype) for x in (dq, dk))
+    dfactors = Factors(
+        g=None if g is None else dg.sum(0).to(g.dtype),
+        w=None if w is None else gradients.dw.sum(0).to(w.dtype),
+        skip=None if skip is None else gradients.dskip.sum(0).to(skip.dtype),
+    )
+    return dq, dk, gradients.out, dfactors, gradients.end

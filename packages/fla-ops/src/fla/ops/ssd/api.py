@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from fla.ops._arguments import sum_dtype
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
+from fla.ops.ssd.chunk import run_chunk_ssd
 from fla.ops.ssd.reference import naive_recurrent_ssd
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
@@ -91,11 +92,18 @@ def mamba_chunk_scan(
             x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_softplus, dt_limit, return_final_states
         )
     step = _steps(dt, dt_bias, dt_softplus, dt_limit, sum_dtype(x))
-    y, final_states = run_chunk_simple_gla(
-        C, B, _inputs(x, step), _log_decay(step, A), None, initial_states, cu_seqlens, 1.0, True, True, chosen
-    )
-    y = _skip_and_gate(y, x, D, z)
-    assert final_states is not None
+    g = _log_decay(step, A)
+    if chosen == "triton":
+        skip = None if D is None else D.to(sum_dtype(x)).reshape(x.shape[2], -1).expand(x.shape[2:])
+        start = None if initial_states is None else initial_states.transpose(-1, -2)
+        y, states = run_chunk_ssd(C, B, x, g, step, skip, start, cu_seqlens)
+        y, final_states = _skip_and_gate(y, x, None, z), states.transpose(-1, -2)
+    else:
+        y, last = run_chunk_simple_gla(
+            C, B, _inputs(x, step), g, None, initial_states, cu_seqlens, 1.0, True, True, chosen
+        )
+        assert last is not None
+        y, final_states = _skip_and_gate(y, x, D, z), last
     return (y, final_states) if return_final_states else y
 
 

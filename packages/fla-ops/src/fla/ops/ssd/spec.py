@@ -36,6 +36,7 @@ WHOLE_SHAPES = {
     "no gate": Shape(1, 30, 2, 16, 8, without=("z",)),
     "no skip": Shape(1, 30, 2, 16, 8, without=("D",)),
     "Mamba-2's sizes": Shape(2, 300, 1, 128, 64, HV=4),
+    "Mamba-2's sizes, two chunks": Shape(2, 100, 1, 128, 64, HV=4),
     "Mamba-2's sizes, packed, groups": Shape(1, 333, 2, 128, 64, HV=4, lengths=(64, 1, 200, 68)),
     "many chunks": Shape(1, 1400, 1, 64, 64, HV=4),
 }
@@ -116,5 +117,5 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """A call of each form; the kernels are those of linear attention with scalar decay, compiled by its cases."""
     for function in (chunk, recurrent):
         title = "bfloat16, heads of 64, states of 128"
-        shape = Shape(1, 128, 1, 128, 64, HV=2)
+        shape = Shape(1, 128, 1, 128, 64, HV=16)
         yield f"{function.__name__} {title}", partial(launch, title, shape, function, WHOLE, torch.bfloat16)

@@ -1,4 +1,4 @@
-"""Building blocks that families share: plain PyTorch, any device, differentiable."""
+"""Building blocks that families share: any device, differentiable."""
 
 from fla.ops.utils.logcumsumexp import normalised_writes, running_logsumexp
 

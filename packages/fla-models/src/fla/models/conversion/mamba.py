@@ -1,19 +1,17 @@
-"""Weights of other programs' models as ours, and back: the same numbers under other names, never other numbers."""
+"""Mamba and Mamba-2 of transformers and of state-spaces as ours, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import transformers
 
 from fla.models.backbone import BackboneConfig
+from fla.models.conversion._filled import Converted, Weights, filled
 from fla.models.mamba import MambaConfig, MambaForCausalLM
 from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM
-
-Weights = Mapping[str, torch.Tensor]
-AnyModel = TypeVar("AnyModel", bound=transformers.PreTrainedModel)
 
 #: Our key -> transformers' key, of what both have.
 _TRANSFORMERS = {
@@ -75,8 +73,7 @@ def mamba_from_transformers(model: transformers.MambaForCausalLM) -> MambaForCau
     Returns:
         Our model, in the dtype and on the device of the other.
     """
-    known = {ours: getattr(model.config, theirs) for ours, theirs in _MAMBA_TRANSFORMERS.items()}
-    return _filled(MambaForCausalLM(MambaConfig(**known)), model.state_dict())
+    return filled(MambaForCausalLM, read_mamba_of_transformers(model.config, model.state_dict()))
 
 
 def mamba_to_transformers(model: MambaForCausalLM) -> transformers.MambaForCausalLM:
@@ -93,7 +90,7 @@ def mamba_to_transformers(model: MambaForCausalLM) -> transformers.MambaForCausa
     """
     _check_expanded(model.config, "transformers' Mamba")
     known = {theirs: getattr(model.config, ours) for ours, theirs in _MAMBA_TRANSFORMERS.items()}
-    return _filled(transformers.MambaForCausalLM(transformers.MambaConfig(**known)), model.state_dict())
+    return filled(transformers.MambaForCausalLM, Converted(transformers.MambaConfig(**known), model.state_dict()))
 
 
 def mamba_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> MambaForCausalLM:
@@ -109,9 +106,7 @@ def mamba_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> Mamb
     Raises:
         ValueError: an option that we do not have.
     """
-    options = _options_of_state_spaces(config, "Mamba1", _MAMBA_STATE_SPACES)
-    ours = MambaConfig(**options, **_shape_of_state_spaces(config, weights))
-    return _filled(MambaForCausalLM(ours), _named_as_ours(weights, ours))
+    return filled(MambaForCausalLM, read_mamba_of_state_spaces(config, weights))
 
 
 def mamba_to_state_spaces(model: MambaForCausalLM) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -140,14 +135,16 @@ def mamba2_from_transformers(model: transformers.Mamba2ForCausalLM) -> Mamba2For
         theirs = transformers.AutoModelForCausalLM.from_pretrained("state-spaces/mamba2-...-hf")
         mamba2_from_transformers(theirs).save_pretrained("ours")
 
+    Each of several groups is normalised by itself, as mamba-ssm does and these models were trained. Transformers took
+    all groups together until its ``MambaRMSNormGated`` got a ``group_size``: logits of earlier releases differ there.
+
     Args:
         model: transformers' model.
 
     Returns:
         Our model, in the dtype and on the device of the other.
     """
-    known = {ours: getattr(model.config, theirs) for ours, theirs in _MAMBA2_TRANSFORMERS.items()}
-    return _filled(Mamba2ForCausalLM(Mamba2Config(**known)), model.state_dict())
+    return filled(Mamba2ForCausalLM, read_mamba2_of_transformers(model.config, model.state_dict()))
 
 
 def mamba2_to_transformers(model: Mamba2ForCausalLM) -> transformers.Mamba2ForCausalLM:
@@ -165,7 +162,7 @@ def mamba2_to_transformers(model: Mamba2ForCausalLM) -> transformers.Mamba2ForCa
     _check_plain(model.config, _MAMBA2_ONLY_OURS, "transformers' Mamba2")
     known = {theirs: getattr(model.config, ours) for ours, theirs in _MAMBA2_TRANSFORMERS.items()}
     known["num_heads"] = int(model.config.expand * model.config.hidden_size) // model.config.head_dim
-    return _filled(transformers.Mamba2ForCausalLM(transformers.Mamba2Config(**known)), model.state_dict())
+    return filled(transformers.Mamba2ForCausalLM, Converted(transformers.Mamba2Config(**known), model.state_dict()))
 
 
 def mamba2_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> Mamba2ForCausalLM:
@@ -181,10 +178,7 @@ def mamba2_from_state_spaces(config: Mapping[str, Any], weights: Weights) -> Mam
     Raises:
         ValueError: an option that we do not have.
     """
-    options = _options_of_state_spaces(config, "Mamba2", _MAMBA2_STATE_SPACES)
-    _check_one_group(options.get("n_groups", 1), options)
-    ours = Mamba2Config(**options, **_shape_of_state_spaces(config, weights))
-    return _filled(Mamba2ForCausalLM(ours), _named_as_ours(weights, ours))
+    return filled(Mamba2ForCausalLM, read_mamba2_of_state_spaces(config, weights))
 
 
 def mamba2_to_state_spaces(model: Mamba2ForCausalLM) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -201,16 +195,34 @@ def mamba2_to_state_spaces(model: Mamba2ForCausalLM) -> tuple[dict[str, Any], di
     """
     config = model.config
     _check_plain(config, {"norm_eps": 1e-5}, "state-spaces' Mamba2")
-    _check_one_group(config.n_groups, {"rmsnorm": config.rmsnorm})
     ssm = {theirs: getattr(config, ours) for ours, theirs in _MAMBA2_STATE_SPACES.items()}
     return _config_of_state_spaces(config, {"layer": "Mamba2", **ssm}), _named_as_state_spaces(model.state_dict())
 
 
-def _filled(model: AnyModel, weights: Weights) -> AnyModel:
-    first = next(iter(weights.values()))
-    model.to(device=first.device, dtype=first.dtype)  # type: ignore[call-arg]  # transformers wraps it
-    model.load_state_dict(weights)
-    return model
+def read_mamba_of_transformers(config: transformers.MambaConfig, weights: Weights) -> Converted[MambaConfig]:
+    """Transformers' config and weights as ours."""
+    known = {ours: getattr(config, theirs) for ours, theirs in _MAMBA_TRANSFORMERS.items()}
+    return Converted(MambaConfig(**known), _with_head(weights, config.tie_word_embeddings))
+
+
+def read_mamba2_of_transformers(config: transformers.Mamba2Config, weights: Weights) -> Converted[Mamba2Config]:
+    """Transformers' config and weights as ours."""
+    known = {ours: getattr(config, theirs) for ours, theirs in _MAMBA2_TRANSFORMERS.items()}
+    return Converted(Mamba2Config(**known), _with_head(weights, config.tie_word_embeddings))
+
+
+def read_mamba_of_state_spaces(config: Mapping[str, Any], weights: Weights) -> Converted[MambaConfig]:
+    """Config and weights of a release of state-spaces as ours."""
+    options = _options_of_state_spaces(config, "Mamba1", _MAMBA_STATE_SPACES)
+    ours = MambaConfig(**options, **_shape_of_state_spaces(config, weights))
+    return Converted(ours, _named_as_ours(weights, ours))
+
+
+def read_mamba2_of_state_spaces(config: Mapping[str, Any], weights: Weights) -> Converted[Mamba2Config]:
+    """Config and weights of a release of state-spaces as ours."""
+    options = _options_of_state_spaces(config, "Mamba2", _MAMBA2_STATE_SPACES)
+    ours = Mamba2Config(**options, **_shape_of_state_spaces(config, weights))
+    return Converted(ours, _named_as_ours(weights, ours))
 
 
 def _check_plain(config: BackboneConfig, options: Mapping[str, Any], whose: str) -> None:
@@ -231,11 +243,6 @@ def _options_of_state_spaces(config: Mapping[str, Any], layer: str, keys: Mappin
     if unknown := ssm.keys() - names.keys():
         raise ValueError(f"ssm_cfg: expected {', '.join(sorted(names))}, got {', '.join(sorted(unknown))} as well")
     return {names[theirs]: value for theirs, value in ssm.items()}
-
-
-def _check_one_group(n_groups: Any, options: Mapping[str, Any]) -> None:
-    if n_groups != 1 and options.get("rmsnorm", True):
-        raise ValueError(f"n_groups: mamba-ssm normalises each group, we all channels; expected 1, got {n_groups}")
 
 
 def _check_state_spaces(config: Mapping[str, Any], layer: str, wanted: str) -> None:
@@ -275,9 +282,12 @@ def _config_of_state_spaces(config: BackboneConfig, ssm: dict[str, Any]) -> dict
 def _named_as_ours(weights: Weights, config: BackboneConfig) -> dict[str, torch.Tensor]:
     renamed = dict(weights)
     renamed[_EMBEDDING["ours"]] = renamed.pop(_EMBEDDING["state_spaces"])
-    if config.tie_word_embeddings:
-        renamed.setdefault("lm_head.weight", renamed[_EMBEDDING["ours"]])
-    return renamed
+    return _with_head(renamed, config.tie_word_embeddings)
+
+
+def _with_head(weights: Weights, tied: bool) -> dict[str, torch.Tensor]:
+    """The weights with those of the head, which a file leaves out where they are the embeddings."""
+    return {"lm_head.weight": weights[_EMBEDDING["ours"]], **weights} if tied else dict(weights)
 
 
 def _named_as_state_spaces(weights: Weights) -> dict[str, torch.Tensor]:

@@ -182,28 +182,31 @@ def key_grad_kernel(
     if is_mild(b_g, o_i, C, DTYPE):
         b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
         b_early, b_late = decays_of_halves(b_g, o_i, C)
-        b_y = (b_k * (b_beta * tl.exp2(-b_m * LOG2E))).to(DTYPE)
+        b_write = (b_k * (b_beta * tl.exp2(-b_m * LOG2E))).to(DTYPE)
+        b_e = tl.exp2(b_m * LOG2E)
         b_da = tl.load(dscores + o_a, mask=m_lower, other=0.0)
-        b_dq = tl.dot(b_da, b_y, b_dq * b_early, input_precision=PRECISION) * tl.exp2(b_m * LOG2E)
-        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written.
-        b_later = b_q * b_dq
+        b_dq = tl.dot(b_da, b_write, b_dq * b_early, input_precision=PRECISION)
+        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written: with
+        # the very operands of the products, rounded, so that a pair of steps after it cancels.
+        b_later = (b_q * b_e).to(DTYPE) * b_dq
+        b_dq *= b_e
         tl.store(dq + o_dx, (b_dq + b_own * b_beta * b_k).to(DTYPE), mask=m_x)
 
         b_dp = through_states(dv, HV * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * -b_early
         b_dl = tl.load(dpairs + o_a, mask=m_lower, other=0.0)
-        b_dp = tl.dot(b_dl, b_y, b_dp, input_precision=PRECISION) * tl.exp2(b_m * LOG2E)
-        b_later += b_k * b_dp
+        b_dp = tl.dot(b_dl, b_write, b_dp, input_precision=PRECISION)
+        b_later += (b_k * b_e).to(DTYPE) * b_dp
+        b_dp *= b_e
 
         b_dw, b_sds = through_states_grad(x, HV * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dw *= b_late
-        b_e = tl.exp2(-b_m * LOG2E) * b_beta
-        b_dg = (tl.sum(b_k * b_dw * b_e, 0) + b_total * b_sds)[None, :]
-        b_y = (b_q * tl.exp2(b_m * LOG2E)).to(DTYPE)
+        b_dg = (tl.sum(b_write * b_dw, 0) + b_total * b_sds)[None, :]
+        b_y = (b_q * b_e).to(DTYPE)
         b_dw = tl.dot(tl.load(dscores + o_a, mask=m_upper, other=0.0), b_y, b_dw, input_precision=PRECISION)
-        b_y = (b_k * tl.exp2(b_m * LOG2E)).to(DTYPE)
-        b_dw = tl.dot(tl.load(dpairs + o_a, mask=m_upper, other=0.0), b_y, b_dw, input_precision=PRECISION) * b_e
-        b_dg += span_sums(o_i <= o_j, b_later - b_k * b_dw, DTYPE, PRECISION)
-        b_dk = b_dw + b_dp + b_own * b_beta * b_q
+        b_y = (b_k * b_e).to(DTYPE)
+        b_dw = tl.dot(tl.load(dpairs + o_a, mask=m_upper, other=0.0), b_y, b_dw, input_precision=PRECISION)
+        b_dg += span_sums(o_i <= o_j, b_later - b_write * b_dw, DTYPE, PRECISION)
+        b_dk = b_dw * (b_beta * tl.exp2(-b_m * LOG2E)) + b_dp + b_own * b_beta * b_q
     else:
         b_w = b_k * b_beta
         b_dw, b_sds = through_states_grad(x, HV * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)

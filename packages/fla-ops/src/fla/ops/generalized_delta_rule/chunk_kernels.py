@@ -491,43 +491,40 @@ def key_grad_kernel(
         b_early, b_late = decays_of_halves(b_g, o_i, C)
         b_e = tl.exp2(-b_m * LOG2E)
         b_kw, b_bw = (b_k * b_e).to(DTYPE), (b_b * b_e).to(DTYPE)
+        b_read = tl.exp2(b_m * LOG2E)
+        b_qr = (b_q * b_read).to(DTYPE)
         b_dq *= b_early
         b_dq = tl.dot(tl.load(dscores_qk + o_s, mask=m_lower, other=0.0), b_kw, b_dq, input_precision=PRECISION)
         b_dq = tl.dot(tl.load(dscores_qb + o_s, mask=m_lower, other=0.0), b_bw, b_dq, input_precision=PRECISION)
-        b_dq *= tl.exp2(b_m * LOG2E)
-        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written.
-        b_later = b_q * b_dq
-        tl.store(dq + o_x, (b_dq + b_own_k * b_k + b_own_b * b_b).to(DTYPE), mask=m_x)
+        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written: with
+        # the very operands of the products, rounded, so that a pair of steps after it cancels.
+        b_later = b_qr * b_dq
+        tl.store(dq + o_x, (b_dq * b_read + b_own_k * b_k + b_own_b * b_b).to(DTYPE), mask=m_x)
 
+        b_read = tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)
+        b_ar = (b_a * b_read).to(DTYPE)
         b_da = through_states(dy, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_early
         b_da = tl.dot(tl.load(dscores_ak + o_s, mask=m_lower, other=0.0), b_kw, b_da, input_precision=PRECISION)
         b_da = tl.dot(tl.load(dscores_ab + o_s, mask=m_lower, other=0.0), b_bw, b_da, input_precision=PRECISION)
-        b_da *= tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)
-        tl.store(da + o_x, b_da.to(DTYPE), mask=m_x)
         # That of a step itself is not in what its a reads.
-        b_dg = -b_a * b_da
-        b_later += b_a * b_da
+        b_dg = -b_ar * b_da
+        b_later -= b_dg
+        tl.store(da + o_x, (b_da * b_read).to(DTYPE), mask=m_x)
 
-        b_qr, b_ar = (
-            (b_q * tl.exp2(b_m * LOG2E)).to(DTYPE),
-            (b_a * tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)).to(DTYPE),
-        )
         b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dk *= b_late
-        b_dg += (tl.sum(b_k * b_dk * b_e, 0) + b_total * b_sds)[None, :]
+        b_dg += (tl.sum(b_kw * b_dk, 0) + b_total * b_sds)[None, :]
         b_dk = tl.dot(tl.load(dscores_qk + o_s, mask=m_upper, other=0.0), b_qr, b_dk, input_precision=PRECISION)
         b_dk = tl.dot(tl.load(dscores_ak + o_s, mask=m_upper, other=0.0), b_ar, b_dk, input_precision=PRECISION)
-        b_dk *= b_e
-        b_later -= b_k * b_dk
-        tl.store(dk + o_x, (b_dk + b_own_k * b_q).to(DTYPE), mask=m_x)
+        b_later -= b_kw * b_dk
+        tl.store(dk + o_x, (b_dk * b_e + b_own_k * b_q).to(DTYPE), mask=m_x)
 
         b_db = through_states(w, H * V, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_late
-        b_dg += tl.sum(b_b * b_db * b_e, 0)[None, :]
+        b_dg += tl.sum(b_bw * b_db, 0)[None, :]
         b_db = tl.dot(tl.load(dscores_qb + o_s, mask=m_upper, other=0.0), b_qr, b_db, input_precision=PRECISION)
         b_db = tl.dot(tl.load(dscores_ab + o_s, mask=m_upper, other=0.0), b_ar, b_db, input_precision=PRECISION)
-        b_db *= b_e
-        b_dg += span_sums(o_i <= o_j, b_later - b_b * b_db, DTYPE, PRECISION)
-        tl.store(db + o_x, (b_db + b_own_b * b_q).to(DTYPE), mask=m_x)
+        b_dg += span_sums(o_i <= o_j, b_later - b_bw * b_db, DTYPE, PRECISION)
+        tl.store(db + o_x, (b_db * b_e + b_own_b * b_q).to(DTYPE), mask=m_x)
     else:
         b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)

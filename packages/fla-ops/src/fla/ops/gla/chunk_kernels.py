@@ -349,11 +349,13 @@ def key_grad_kernel(
     b_dq = through_states(do, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
     if mild:
         b_y = (b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE)
-        b_dq = tl.dot(b_p, b_y, b_dq * b_early, input_precision=PRECISION) * read_decays(b_m, b_g, BONUS)
+        b_dq = tl.dot(b_p, b_y, b_dq * b_early, input_precision=PRECISION)
     else:
         b_dq *= tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
     if ONLY_Q:
-        if not mild:
+        if mild:
+            b_dq *= read_decays(b_m, b_g, BONUS)
+        else:
             for level in range(LEVELS):
                 b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
                 b_w = tl.where(half_pairs(o_i, o_j, level), b_p, 0.0).to(DTYPE)
@@ -366,17 +368,21 @@ def key_grad_kernel(
             tl.store(du + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_du, mask=m_k)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         if mild:
-            tl.store(dq + o_x, (b_dq + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
-            # A step's decay is in what it and later steps read, less what they wrote, and in all that was written.
-            b_later = b_q * b_dq
+            b_e = read_decays(b_m, b_g, BONUS)
+            b_x = (b_q * b_e).to(DTYPE)
+            # A step's decay is in what it and later steps read, less what they wrote, and in all that was written:
+            # with the very operands of the products, rounded, so that a pair of steps after it cancels.
+            b_later = b_x * b_dq
+            tl.store(dq + o_x, (b_dq * b_e + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
             b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
             b_dk *= b_late
             b_e = tl.exp2(-b_m * LOG2E)
-            b_dg = (tl.sum(b_k * b_dk * b_e, 0) + b_total * b_sds)[None, :]
-            b_x = (b_q * read_decays(b_m, b_g, BONUS)).to(DTYPE)
+            b_y = (b_k * b_e).to(DTYPE)
+            b_dg = (tl.sum(b_y * b_dk, 0) + b_total * b_sds)[None, :]
             b_pt = tl.where(o_i < o_j, b_da, 0.0).to(DTYPE)
-            b_dk = tl.dot(b_pt, b_x, b_dk, input_precision=PRECISION) * b_e
-            b_dg += span_sums(o_i <= o_j, b_later - b_k * b_dk, DTYPE, PRECISION)
+            b_dk = tl.dot(b_pt, b_x, b_dk, input_precision=PRECISION)
+            b_dg += span_sums(o_i <= o_j, b_later - b_y * b_dk, DTYPE, PRECISION)
+            b_dk *= b_e
             if BONUS:
                 b_dg -= b_later
         else:

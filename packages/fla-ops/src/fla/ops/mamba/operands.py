@@ -38,9 +38,8 @@ class Operands(NamedTuple):
         return self.A.shape[1]
 
     def laid_out(self) -> Operands:
-        """The same as the kernels read them: contiguous, and what all channels read in float32, converted once."""
-        u, delta, A = (x.contiguous() for x in self[:3])
-        B, C = (x.to(torch.float32, memory_format=torch.contiguous_format).contiguous() for x in self[3:5])
+        """The same, contiguous."""
+        u, delta, A, B, C = (x.contiguous() for x in self[:5])
         return Operands(u, delta, A, B, C, *(None if x is None else x.contiguous() for x in self[5:]))
 
 

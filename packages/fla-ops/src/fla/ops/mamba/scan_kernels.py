@@ -51,17 +51,32 @@ def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
 @triton.jit
 def load_states(p, m, BD: tl.constexpr):
     """``[Q * BD, J]`` from memory as ``[Q, BD, J]``, in float32."""
-    x = tl.load(p) if m is None else tl.load(p, mask=m, other=0.0)
-    return tl.reshape(x.to(tl.float32), [p.shape[0] // BD, BD, p.shape[1]])
+    return unpack(tl.load(p) if m is None else tl.load(p, mask=m, other=0.0), BD)
+
+
+@triton.jit
+def fetch_shared(p, stride, m, S: tl.constexpr):
+    """What all channels share, of S steps from p on, as it is in memory."""
+    rows = ()
+    for s in tl.static_range(S):
+        rows = rows + (tl.load(p + s * stride) if m is None else tl.load(p + s * stride, mask=m, other=0.0),)
+    return rows
+
+
+@triton.jit
+def unpack(x, BD: tl.constexpr):
+    """``[Q * BD, J]`` as ``[Q, BD, J]``, in float32."""
+    return tl.reshape(x.to(tl.float32), [x.shape[0] // BD, BD, x.shape[1]])
 
 
 @triton.jit
 def load_shared(p, stride, m, S: tl.constexpr, BD: tl.constexpr):
-    """What all channels share, of S steps from p on."""
-    rows = ()
+    """What all channels share, of S steps from p on, as states."""
+    rows = fetch_shared(p, stride, m, S)
+    shared = ()
     for s in tl.static_range(S):
-        rows = rows + (load_states(p + s * stride, m, BD),)
-    return rows
+        shared = shared + (unpack(rows[s], BD),)
+    return shared
 
 
 @triton.jit
@@ -147,7 +162,7 @@ def advance(h, b_decay, b_step, b_u, b_B):
 
 @triton.jit
 def fetch(u, delta, z, o_t, m_d, D: tl.constexpr, S: tl.constexpr, HAS_GATE: tl.constexpr):
-    """Rows of S steps as they are in memory: converted only where they are used, they are not waited for before."""
+    """What channels have of S steps, as it is in memory: converted only where it is used, it is not waited for."""
     rows = ()
     for s in tl.static_range(S):
         rows = rows + (tl.load(u + o_t + s * D, mask=m_d, other=0.0),)
@@ -162,15 +177,13 @@ def output_steps(
     h,
     b_A,
     rows,
-    B,
-    C,
+    B_s,
+    C_s,
     y,
     b_skip,
     b_bias,
     m_d,
-    m_n,
     D: tl.constexpr,
-    GN: tl.constexpr,
     S: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     HAS_GATE: tl.constexpr,
@@ -178,12 +191,11 @@ def output_steps(
     """Outputs of S steps from the state before them; returns the state after them."""
     BD: tl.constexpr = h.shape[1]
     K: tl.constexpr = 3 if HAS_GATE else 2
-    B_s, C_s = load_shared(B, GN, m_n, S, BD), load_shared(C, GN, m_n, S, BD)
     for s in tl.static_range(S):
         b_u = rows[K * s].to(tl.float32)
         b_step = step_size(rows[K * s + 1].to(tl.float32), b_bias, SOFTPLUS)
-        h = advance(h, decay(b_step, b_A), b_step, b_u, B_s[s])
-        b_y = over_states(h * C_s[s]) + b_skip * b_u
+        h = advance(h, decay(b_step, b_A), b_step, b_u, unpack(B_s[s], BD))
+        b_y = over_states(h * unpack(C_s[s], BD)) + b_skip * b_u
         if HAS_GATE:
             b_z = rows[K * s + 2].to(tl.float32)
             b_y *= b_z * tl.sigmoid(b_z)
@@ -233,20 +245,28 @@ def output_kernel(
     if HAS_START:
         h += load_states(start + i_n * D * N + o_dn, m_dn, BD)
     whole = length - length % S
-    ahead = fetch(u, delta, z, begin * D + o_d, m_d & (whole > 0), D, S, HAS_GATE)
+    # What the next steps need is fetched while these are taken. Without whole steps nothing is read of it.
+    o_g, m_ahead = (begin * G + i_g) * N + o_n, whole > 0
+    ahead = fetch(u, delta, z, begin * D + o_d, m_d & m_ahead, D, S, HAS_GATE)
+    B_ahead = fetch_shared(B + o_g, G * N, m_n & m_ahead, S)
+    C_ahead = fetch_shared(C + o_g, G * N, m_n & m_ahead, S)
     for i_t in range(0, whole, S):
         if SAVE_STATES:
             if i_t % SPAN == 0:
                 store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
-        rows, i_next = ahead, tl.minimum(i_t + S, whole - S)
-        ahead = fetch(u, delta, z, (begin + i_next) * D + o_d, m_d, D, S, HAS_GATE)
-        o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
-        h = output_steps(h, b_A, rows, B + o_g, C + o_g, p_y, b_skip, b_bias, m_d, m_n, D, G * N, S, SOFTPLUS, HAS_GATE)
+        rows, B_s, C_s = ahead, B_ahead, C_ahead
+        t_next = begin + tl.minimum(i_t + S, whole - S)
+        ahead = fetch(u, delta, z, t_next * D + o_d, m_d, D, S, HAS_GATE)
+        o_g = (t_next * G + i_g) * N + o_n
+        B_ahead, C_ahead = fetch_shared(B + o_g, G * N, m_n, S), fetch_shared(C + o_g, G * N, m_n, S)
+        p_y = y + (begin + i_t) * D + o_d
+        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, S, SOFTPLUS, HAS_GATE)
     for i_t in range(whole, length):
         if SAVE_STATES:
             if i_t % SPAN == 0:
                 store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
         rows = fetch(u, delta, z, (begin + i_t) * D + o_d, m_d, D, 1, HAS_GATE)
         o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
-        h = output_steps(h, b_A, rows, B + o_g, C + o_g, p_y, b_skip, b_bias, m_d, m_n, D, G * N, 1, SOFTPLUS, HAS_GATE)
+        B_s, C_s = fetch_shared(B + o_g, G * N, m_n, 1), fetch_shared(C + o_g, G * N, m_n, 1)
+        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, 1, SOFTPLUS, HAS_GATE)
     store_states(end + i_n * D * N + o_dn, h, m_dn)

@@ -44,7 +44,10 @@ def _tile(key: TileKey, steps: int) -> ScanTile:
 
 
 def _output_tile(key: TileKey) -> ScanTile:
-    return _tile(key, 8 if key.key_dim <= STATES_PER_LANE else 2)
+    if key.key_dim > STATES_PER_LANE:
+        return _tile(key, 2)
+    # B and C of twice these steps are held, in 128 registers or fewer.
+    return _tile(key, min(8, 256 // (power_of_two(key.key_dim) * key.dtype_bytes)))
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:

@@ -19,7 +19,7 @@ class ChunkTile(NamedTuple):
 
 
 #: With this many programs, walks over time that keep the state fill a GPU.
-WALK_PROGRAMS = 384
+WALK_PROGRAMS = 256
 #: In fewer steps there is little to do at the same time.
 WALK_STEPS = 128
 #: Value heads that one program sums gradients of shared keys over, at most.
@@ -36,9 +36,8 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
     if 0 < key.arch < 90:
         block = Block(64, 64, 4, 2)
         return ChunkTile(64, state=block, output=block, walk=walk if k == 64 else None, key_grad=block._replace(k=32))
-    return ChunkTile(
-        chunk=64, state=Block(64, v, 4, 3), output=Block(64, v, 4, 2), walk=walk, key_grad=Block(64, 64, 4, 2)
-    )
+    key_grad = Block(64, v, 4, 1) if v > 64 or k == 64 else Block(128, v, 8, 1)
+    return ChunkTile(chunk=64, state=Block(64, v, 4, 3), output=Block(64, v, 4, 2), walk=walk, key_grad=key_grad)
 
 
 #: On Hopper and later half-precision blocks are never narrower than 64: see ``fla/ops/gla/tiles.py``.

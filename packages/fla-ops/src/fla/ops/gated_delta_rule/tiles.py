@@ -40,29 +40,35 @@ def chunk_tile(key: TileKey) -> ChunkTile:
         narrow = Block(32, 32, 4, 1)
         walk = Block(k, 16 if k > 128 or 0 < key.arch < 90 else 32, 4, 1)
         return ChunkTile(16, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
-    if 0 < key.arch < 90:
-        block, walk = Block(64, 64, 4, 2), Block(k, 32 if k <= 128 else 16, 4, 1)
-        return ChunkTile(
-            chunk=64,
-            pairs=block._replace(stages=1),
-            walk=walk,
-            walk_back=walk,
-            pair_grad=block._replace(stages=1),
-            key_grad=block._replace(k=32),
-        )
-    walk = Block(max(k, 64), 64, 4 if k <= 128 else 8, 1)
+    if 0 < key.arch < 90 or key.arch >= 120:
+        walk = Block(k, 32 if k <= 128 else 16, 4, 2)
+    else:
+        walk = Block(max(k, 64), 64, 4 if k <= 128 else 8, 2)
+    # Matrices of 32 steps go to tensor cores two warps at a time, and with them nearly everything fits in registers.
+    narrow = Block(64, 64, 2, 1)
     return ChunkTile(
-        chunk=64,
-        pairs=Block(64, 64, 4, 2),
+        chunk=32,
+        pairs=narrow,
         walk=walk,
         walk_back=walk,
-        pair_grad=Block(64, 64, 4, 2),
-        key_grad=Block(64, 64, 4, 2),
+        pair_grad=narrow,
+        key_grad=narrow,
     )
 
 
-#: On Hopper and later half-precision blocks are never narrower than 64: see ``fla/ops/gla/tiles.py``.
 CHUNK_TILES: TileTable[ChunkTile] = TileTable(chunk_tile)
+
+
+def _channel_tile(key: TileKey) -> ChunkTile:
+    tile = chunk_tile(key)
+    if key.dtype_bytes == 4:
+        return tile
+    pairs = tile.pairs._replace(k=32) if key.key_dim > 64 else tile.pairs
+    return tile._replace(pairs=pairs, key_grad=tile.key_grad._replace(warps=4))
+
+
+#: Where decays differ by channel. Chunks are as long.
+CHANNEL_CHUNK_TILES: TileTable[ChunkTile] = TileTable(_channel_tile)
 
 
 def _recurrent_block(key: TileKey) -> Block:

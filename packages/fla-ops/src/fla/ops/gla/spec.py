@@ -78,9 +78,9 @@ SPEC = Spec(
 )
 
 
-#: The gradients of q, k and g are three accumulators of one tile. Narrower tiles do not spill but are miscompiled on
-#: Hopper (see tiles.py), and eight warps are slower.
-AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 640, "output_kernel": 160}
+#: The gradients of q, k and g are three accumulators of one tile, and strong decays are a branch of their own. Narrower
+#: tiles do not spill but are miscompiled on Hopper (see tiles.py), and eight warps are slower.
+AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 1088, "output_kernel": 384}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -1,6 +1,6 @@
 """Compile the kernels of every family ahead of time, without a GPU, and report what they take of it.
 
-    python -m fla.utils.testing.aot --arch 90 [--family gla] [--json FILE]
+    python -m fla.utils.testing.aot --arch 90 [--family gla] [--share 1/2] [--json FILE]
 
 A family takes part by ``aot_cases()`` in its spec module: pairs of a name and a function without arguments that calls
 the family's ops with ``backend="triton"`` on CPU tensors. The program fails where a kernel does not compile, needs more
@@ -137,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--arch", type=_arch, required=True, help=f"one of {', '.join(map(str, SHARED_MEMORY))}")
     parser.add_argument("--family", action="append", help="this family alone; may be given again")
+    parser.add_argument("--share", type=_share, default=(1, 1), metavar="I/N", help="every Nth family from the Ith on")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args(arguments)
     modules = {module.__name__.split(".")[-2]: module for module in spec_modules()}
@@ -145,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     faulthandler.enable()  # the compiler ends the process on what it cannot do, and then this tells where
     launches = use(options.arch)
     result = Result(options.arch)
-    for family in options.family or modules:
+    first, step = options.share
+    for family in (options.family or list(modules))[first - 1 :: step]:
         print(f"\n{family} on {options.arch}\n{_HEADER}", flush=True)
         compile_family(modules[family], launches, lambda row: print(row, flush=True), result)
     if options.json:
@@ -161,6 +163,13 @@ def _arch(text: str) -> Arch:
     if arch not in SHARED_MEMORY:
         raise argparse.ArgumentTypeError(f"expected one of {', '.join(map(str, SHARED_MEMORY))}, got {text}")
     return arch
+
+
+def _share(text: str) -> tuple[int, int]:
+    first, _, step = text.partition("/")
+    if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, got {text}")
+    return int(first), int(step)
 
 
 if __name__ == "__main__":

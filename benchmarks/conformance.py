@@ -1,4 +1,4 @@
-"""Hold every case of every spec against the error budget on this machine, and print the worst error of each.
+"""Hold every case of every spec against the error budget on this machine, and print the worst error of each family.
 
     python benchmarks/conformance.py [--parts fla.ops,fla.modules] [--only gla,layernorm] [--dtypes bfloat16]
                                      [--backend triton] [--jobs 4] [--seconds 500]
@@ -46,7 +46,6 @@ class Found(NamedTuple):
     worst: Measured
     wrong: list[str]
     left: int
-    seconds: float
 
 
 def find(part: str, name: str) -> Spec:
@@ -72,7 +71,7 @@ def run_cases(job: Job, backend: str, device: str, truth: str | None) -> None:
 
 
 def run(job: Job, arguments: list[str], end: float) -> Found:
-    start, worst, wrong, first = time.time(), Measured("", 0.0, 1.0), [], job.first
+    worst, wrong, first = Measured("", 0.0, 1.0), [], job.first
     while first < job.last and time.time() < end:
         rest = ":".join(map(str, job._replace(first=first)))
         try:
@@ -97,7 +96,7 @@ def run(job: Job, arguments: list[str], end: float) -> Found:
             first += 1
         else:
             first += len(lines)
-    return Found(job, worst, wrong, job.last - first, time.time() - start)
+    return Found(job, worst, wrong, job.last - first)
 
 
 def main() -> None:
@@ -126,17 +125,23 @@ def main() -> None:
         if options.backend in spec.backends and (only is None or spec.name in only)
     ]
     end = time.time() + options.seconds
-    failures = left = 0
-    print(f"{'spec':28}{'dtype':10}{'cases':>9}{'worst error':>13}{'its budget':>12}{'seconds':>9}  tensor")
+    found: dict[tuple[str, str], list[Found]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
         pending = [pool.submit(run, job, sys.argv[1:], end) for job in jobs]
         for future in as_completed(pending):
-            job, worst, wrong, unrun, seconds = future.result()
-            cases = f"{job.first}-{job.last - 1}"
-            row = f"{job.name:28}{job.dtype:10}{cases:>9}{worst.error:13.2e}{worst.budget:12.2e}{seconds:9.1f}"
-            print("\n    ".join([f"{row}  {worst.what}{f' ({unrun} not run)' if unrun else ''}", *wrong]), flush=True)
-            failures += len(wrong)
-            left += unrun
+            result = future.result()
+            found.setdefault((result.job.name, result.job.dtype), []).append(result)
+            for text in result.wrong:
+                print(f"{result.job.name}, {result.job.dtype}: {text}", flush=True)
+    print(f"{'spec':28}{'dtype':10}{'cases':>6}{'wrong':>6}{'not run':>8}{'worst error':>13}{'its budget':>12}  tensor")
+    failures = left = 0
+    for (name, dtype), results in found.items():
+        worst = max((r.worst for r in results), key=lambda m: m.error / m.budget)
+        cases = sum(r.job.last - r.job.first for r in results)
+        wrong, unrun = sum(len(r.wrong) for r in results), sum(r.left for r in results)
+        print(f"{name:28}{dtype:10}{cases:6}{wrong:6}{unrun:8}{worst.error:13.2e}{worst.budget:12.2e}  {worst.what}")
+        failures += wrong
+        left += unrun
     print(f"{failures} failed" + (f", {left} not run" if left else ""))
     sys.exit(1 if failures or left else 0)
 

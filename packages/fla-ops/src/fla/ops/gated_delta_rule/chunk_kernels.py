@@ -205,9 +205,9 @@ def walk_kernel(
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
         b_sd = b_s.to(DTYPE)
+        b_read = dot_halves(b_p, b_s, DTYPE, PRECISION)
         if DECAY == 3:
             b_s *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_read = tl.dot(b_p, b_sd, input_precision=PRECISION)
         if DECAY == 2:
             b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
             b_suf = decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
@@ -311,9 +311,9 @@ def walk_back_kernel(
 
         b_dsd = b_ds.to(DTYPE)
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd, mask=m_s)
+        b_du = dot_halves(b_k, b_ds, DTYPE, PRECISION)
         if DECAY == 3:
             b_ds *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_du = tl.dot(b_k, b_dsd, input_precision=PRECISION)
         if DECAY == 2:
             b_du *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
         b_du += tl.dot(b_at, b_do, input_precision=PRECISION)

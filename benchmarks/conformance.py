@@ -27,6 +27,8 @@ from fla.utils.testing.conformance import Measured, check_case
 
 DTYPES = "bfloat16,float32,float16"
 CASES_OF_A_PROCESS = 7
+#: Stands for a line's end within a message, in what processes tell each other.
+NEWLINE = "\x1e"
 
 
 class Job(NamedTuple):
@@ -65,7 +67,7 @@ def run_cases(job: Job, backend: str, device: str, truth: str | None) -> None:
             print("\t".join((str(number), "ok", str(worst.error), str(worst.budget), worst.what)), flush=True)
         except (AssertionError, RuntimeError) as failure:
             text = f"{spec.cases[number].name}: {type(failure).__name__}: {failure}"
-            print("\t".join((str(number), "wrong", text.replace("\n", "\r"))), flush=True)
+            print("\t".join((str(number), "wrong", text.replace("\n", NEWLINE))), flush=True)
             if device == "cuda":
                 torch.cuda.synchronize()  # raises, and so ends the process, where the device is lost
 
@@ -87,7 +89,7 @@ def run(job: Job, arguments: list[str], end: float) -> Found:
         lines = [line.split("\t") for line in output.split("\n") if line[:1].isdigit()]
         for _, state, *rest_of_line in lines:
             if state == "wrong":
-                wrong.append(rest_of_line[0].replace("\r", "\n    "))
+                wrong.append(rest_of_line[0].replace(NEWLINE, "\n    "))
             else:
                 error, budget, what = rest_of_line
                 worst = max(worst, Measured(what, float(error), float(budget)), key=lambda m: m.error / m.budget)

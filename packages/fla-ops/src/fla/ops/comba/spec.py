@@ -35,8 +35,8 @@ RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 2, 16, 16),
     "no beta": Shape(1, 9, 2, 8, 8, without=("beta",)),
     "packed, grouped": Shape(1, 40, 1, 8, 8, lengths=(1, 15, 0, 24), HV=2),
-    "strong decay": Shape(1, 10, 2, 8, 8, decay=30.0),
-    "head dim 256": Shape(1, 20, 1, 256, 200),
+    "strong decay": Shape(2, 10, 6, 8, 8, decay=30.0),
+    "head dim 256": Shape(2, 20, 4, 256, 200),
 }
 NORM_SHAPES = {"norms in the op": Shape(1, 24, 2, 16, 16, options={"use_qk_l2norm_in_kernel": True})}
 

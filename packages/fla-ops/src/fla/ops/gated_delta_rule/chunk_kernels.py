@@ -59,10 +59,17 @@ def store_pairs(
     DTYPE: tl.constexpr,
     INVERSE_PRECISION: tl.constexpr,
 ):
-    """Store the lower triangle of A, and ``R = -(I + P beta)^-1 P`` for the strictly lower one of P."""
+    """Store the lower triangle of A, and ``R = -(I + P beta)^-1 P`` for the strictly lower one of P.
+
+    Where keys repeat and beta is near 2, values are small sums of what R makes of them, and errors of the inverse stand
+    out: what R leaves of ``P + (I + P beta) R`` is taken from it once.
+    """
     b_l = tl.where(o_i > o_j, b_l, 0.0)
-    b_t = unit_lower_inverse(b_l * b_beta[None, :], o_i, o_j, LEVELS, INVERSE_PRECISION)
-    b_r = tl.where(o_i > o_j, -dot_wide(b_t, b_l, INVERSE_PRECISION), 0.0)
+    b_w = b_l * b_beta[None, :]
+    b_t = unit_lower_inverse(b_w, o_i, o_j, LEVELS, INVERSE_PRECISION)
+    b_r = -dot_wide(b_t, b_l, INVERSE_PRECISION)
+    b_left = b_l + b_r + dot_wide(b_w, b_r, INVERSE_PRECISION)
+    b_r = tl.where(o_i > o_j, b_r - dot_wide(b_t, b_left, INVERSE_PRECISION), 0.0)
     tl.store(scores + o_a, tl.where(o_i >= o_j, b_a, 0.0).to(DTYPE), mask=m_c[:, None])
     b_hi, b_lo = halves(b_r, DTYPE)
     tl.store(corrections + o_a, b_hi, mask=m_c[:, None])

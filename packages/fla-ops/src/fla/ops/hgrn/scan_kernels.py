@@ -23,6 +23,13 @@ def then(decay, h, later_decay, later_h):
 
 
 @triton.jit
+def decay_of(b_g):
+    """``e^g`` to the last bit where it is near 1: a state that hardly decays sums up thousands of such errors."""
+    b_small = b_g * (1.0 + b_g * (1 / 2 + b_g * (1 / 6 + b_g * (1 / 24 + b_g * (1 / 120)))))
+    return tl.where(b_g > -0.125, 1.0 + b_small, tl.exp2(b_g * LOG2E))
+
+
+@triton.jit
 def scan_tile(b_decay, b_x, b_h, S: tl.constexpr):
     """``h = decay h + x`` down the rows of a tile, with b_h before the first of them; and the last h."""
     o_t = tl.arange(0, S)
@@ -122,11 +129,11 @@ def summary_kernel(
         i_t = first + (tiles - 1 - i if REVERSE else i) * S
         offset = (begin + i_t) * D
         b_x = load_tile(x + offset, o_t, o_d, length - i_t, D)
-        b_g = load_tile(g + offset, o_t + 1 if REVERSE else o_t, o_d, length - i_t, D) * LOG2E
+        b_g = load_tile(g + offset, o_t + 1 if REVERSE else o_t, o_d, length - i_t, D)
         b_log += tl.sum(b_g, 0)
-        _, b_h = scan_tile(tl.exp2(b_g), b_x, b_h, S)
+        _, b_h = scan_tile(decay_of(b_g), b_x, b_h, S)
     row = i_s.to(tl.int64) * D
-    tl.store(decays + row + o_d, tl.exp2(b_log), mask=o_d < D)
+    tl.store(decays + row + o_d, tl.exp2(b_log * LOG2E), mask=o_d < D)
     tl.store(sums + row + o_d, b_h, mask=o_d < D)
 
 
@@ -173,7 +180,7 @@ def output_kernel(
         i_t = first + i * S
         offset = (begin + i_t) * D
         b_x = load_tile(x + offset, o_t, o_d, length - i_t, D)
-        b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, length - i_t, D) * LOG2E)
+        b_decay = decay_of(load_tile(g + offset, o_t, o_d, length - i_t, D))
         if SAVE_STATES:
             tl.store(states + (begin // S + i_n + i_t // S) * D + o_d, b_h, mask=o_d < D)
         b_hs, b_h = scan_tile(b_decay, b_x, b_h, S)
@@ -227,17 +234,17 @@ def gradient_kernel(
         offset = (begin + i_t) * D
         left = length - i_t
         # h_{t-1} is the scan of the steps before; the tile's first row has none, and takes the stored state as it is.
-        b_before = tl.exp2(load_tile(g + offset, o_t - 1, o_d, left, D) * LOG2E)
+        b_before = decay_of(load_tile(g + offset, o_t - 1, o_d, left, D))
         b_x = load_tile(x + offset, o_t - 1, o_d, left, D)
         b_h = tl.load(states + (begin // S + i_n + i_t // S) * D + o_d, mask=o_d < D, other=0.0)
         b_hs, _ = scan_tile(b_before, b_x, b_h, S)
-        b_after = tl.exp2(load_tile(g + offset, o_back + 1, o_d, left, D) * LOG2E)
+        b_after = decay_of(load_tile(g + offset, o_back + 1, o_d, left, D))
         b_dhs, b_dh = scan_tile(b_after, load_tile(do + offset, o_back, o_d, left, D), b_dh, S)
         b_dhs = tl.flip(b_dhs, 0)
-        b_decay = tl.exp2(load_tile(g + offset, o_t, o_d, left, D) * LOG2E)
+        b_decay = decay_of(load_tile(g + offset, o_t, o_d, left, D))
         m = (o_t[:, None] < left) & (o_d[None, :] < D)
         o = offset + o_t[:, None] * D + o_d[None, :]
         tl.store(dx + o, b_dhs.to(dx.dtype.element_ty), mask=m)
         tl.store(dg + o, (b_dhs * b_decay * b_hs).to(dg.dtype.element_ty), mask=m)
-    b_decay = tl.exp2(tl.load(g + begin * D + o_d, mask=m_state, other=0.0).to(tl.float32) * LOG2E)
+    b_decay = decay_of(tl.load(g + begin * D + o_d, mask=m_state, other=0.0).to(tl.float32))
     tl.store(dstart + o_state, b_decay * b_dh, mask=m_state & (i_l == 0))

@@ -537,6 +537,9 @@ def test_packed_sequences_equal_each_alone(model: Model) -> None:
     got = gradients(lm, packed.loss)
     for name, gradient in gradients(lm, expected).items():
         assert_close(name, gradient, got[name], TIGHT)
+    evaluated = lm.eval()(ids, cu_seqlens=torch.tensor(ends))
+    assert evaluated.past_key_values is None
+    assert_close("logits in evaluation", packed.logits, evaluated.logits, TIGHT)
 
 
 @every_model

@@ -355,7 +355,7 @@ def test_several_processes_share_the_work_and_one_talks(text: Path, whole_run: P
         (["--data", "{tmp}/folder"], "--data: there is no text in {tmp}/folder"),
         (["--data", "{tmp}/short.txt"], "--length 32: a sequence is longer than the data, 6 tokens to train on"),
         (["--model", "glaa"], "--model: no language model is called 'glaa'; did you mean gla"),
-        (["--model", "vit"], "--model: no language model is called 'vit'"),
+        (["--model", "vit"], "--model: no language model is called 'vit'; of fla there are abc, based, "),
         (["--steps", "-5"], "argument --steps: expected a whole number above 0, got '-5'"),
         (["--batch", "0"], "argument --batch: expected a whole number above 0, got '0'"),
         (["--length", "1"], "argument --length: expected at least 2"),

@@ -13,7 +13,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from fla.models._command import UserError, one_line, suggest
 from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
-from fla.models.registration import causal_lm_of, config_of_shared_type
+from fla.models.registration import causal_lm_of, config_of_shared_type, own_types
 
 #: What configs and models raise over values that do not fit together.
 _BAD_VALUE = (
@@ -91,7 +91,8 @@ def make_config(model_type: str, size: Size, length: int, overrides: Mapping[str
         UserError: an unknown model type or key, or values that do not fit.
     """
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise UserError(f"--model: no language model is called {model_type!r}{suggest(model_type, causal_lm_types())}")
+        known = suggest(model_type, causal_lm_types()) or f"; of fla there are {', '.join(own_types())}"
+        raise UserError(f"--model: no language model is called {model_type!r}{known}")
     config_class = config_of_shared_type(model_type) or CONFIG_MAPPING[model_type]
     try:
         defaults = config_class().to_dict()

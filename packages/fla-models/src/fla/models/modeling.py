@@ -173,7 +173,8 @@ class FLAModel(FLAPreTrainedModel):
                 has seen. Positions count real tokens.
             inputs_embeds: ``[B, T, D]``.
             past_key_values: states of the steps before.
-            use_cache: write the states after the last step; by the config unless given, and not in training.
+            use_cache: write the states after the last step. By the config unless given, and then neither in training
+                nor for packed sequences, whose keys no cache can hold.
             output_attentions: must be False.
             output_hidden_states: also return what went into each block, and the result.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64; B must be 1, and the mask is not
@@ -189,7 +190,8 @@ class FLAModel(FLAPreTrainedModel):
             raise TypeError(f"past_key_values: expected fla.models.Cache, got {type(past_key_values).__name__}")
         hidden_states: torch.Tensor = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache is None:
-            use_cache = self.config.use_cache and not self.training
+            is_new_pack = cu_seqlens is not None and past_key_values is None
+            use_cache = self.config.use_cache and not self.training and not is_new_pack
         if use_cache and past_key_values is None:
             past_key_values = Cache()
         if output_hidden_states is None:

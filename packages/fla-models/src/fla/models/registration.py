@@ -11,6 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # 
 from fla.models.configuration import FLAConfig
 from fla.models.modeling import FLAForCausalLM, FLAModel
 
+_TYPES: set[str] = set()
 #: Configs and language models of ours whose ``model_type`` transformers has too.
 _SHARED_TYPES: dict[str, tuple[type[FLAConfig], type[FLAForCausalLM]]] = {}
 #: A key that every config of ours has, and no other.
@@ -19,12 +20,18 @@ _OURS = "fuse_cross_entropy"
 
 def register(config: type[FLAConfig], model: type[FLAModel], causal_lm: type[FLAForCausalLM]) -> None:
     """Register a model under its ``model_type``, unless that is one of transformers' own."""
+    _TYPES.add(config.model_type)
     if config.model_type in CONFIG_MAPPING_NAMES:
         _SHARED_TYPES[config.model_type] = config, causal_lm
         return
     AutoConfig.register(config.model_type, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
     AutoModelForCausalLM.register(config, causal_lm, exist_ok=True)
+
+
+def own_types() -> list[str]:
+    """The model types of this library."""
+    return sorted(_TYPES)
 
 
 def config_of_shared_type(model_type: str) -> type[FLAConfig] | None:

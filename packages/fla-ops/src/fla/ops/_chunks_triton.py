@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 import triton
 
-from fla.utils._backend import INTERPRETED
 from fla.utils._varlen import chunk_table, max_chunks
 
 
@@ -45,11 +44,9 @@ def precision() -> str:
 def inverse_precision(dtype: torch.dtype) -> str:
     """How triangles are inverted: in two halves each, which keep what repeated keys leave of half-precision operands.
 
-    That is more than TF32 keeps, by instructions that are faster. Triton's interpreter has no bfloat16.
+    That is more than TF32 keeps, by instructions that are faster.
     """
-    if dtype == torch.float32 or precision() == "ieee":
-        return precision()
-    return "ieee" if INTERPRETED else "halves"
+    return precision() if dtype == torch.float32 or precision() == "ieee" else "halves"
 
 
 @cache

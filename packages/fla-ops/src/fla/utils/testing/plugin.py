@@ -5,6 +5,7 @@
 - Random numbers are seeded by the test's node id; under Hypothesis by each example.
 - The fixture ``device`` is what the tests run on: ``FLA_TEST_DEVICE``, else a GPU where there is one.
 - Each xdist worker has one GPU.
+- Triton's interpreter, where that runs the kernels, knows bfloat16.
 
 It is no entry point: that would load it into the test run of everybody who has the wheel installed.
 """
@@ -23,17 +24,23 @@ import pytest
 import torch
 from torch.utils._device import _device_constructors
 
+from fla.utils._backend import INTERPRETED
+
 _UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"
 _FUNCTIONS = ("empty", "empty_like", "empty_strided", "empty_permuted")
 _METHODS = ("new_empty", "new_empty_strided")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and pick the worker's GPU, before anything has started CUDA."""
+    """Register the marker, pick the worker's GPU before anything has started CUDA, and prepare the interpreter."""
     config.addinivalue_line("markers", _UNPOISONED)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker.isdecimal() and (devices := visible_gpus()):
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker) % len(devices)]
+    if INTERPRETED:
+        from fla.utils.testing.interpreter import teach_bfloat16
+
+        teach_bfloat16()
 
 
 def pytest_collection_finish() -> None:

@@ -20,6 +20,7 @@ def teach_bfloat16() -> None:
     """Replace what the interpreter does with bfloat16; once in a process, after ``TRITON_INTERPRET=1``."""
     for name, replacement in _REPLACEMENTS.items():
         setattr(InterpreterBuilder, name, replacement(getattr(InterpreterBuilder, name)))
+    InterpreterBuilder.get_bf16 = _constant
 
 
 def to_float32(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -78,6 +79,10 @@ def _dot(original: Callable[..., Any]) -> Callable[..., Any]:
         return TensorHandle(np.matmul(_numbers(a), _numbers(b)) + c.data, c.dtype.scalar)
 
     return dot
+
+
+def _constant(_: Any, value: float) -> Any:
+    return TensorHandle(to_bfloat16(np.array([value], dtype=np.float32)), tl.bfloat16)
 
 
 _REPLACEMENTS = {

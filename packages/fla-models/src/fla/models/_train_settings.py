@@ -91,8 +91,8 @@ def make_config(model_type: str, size: Size, length: int, overrides: Mapping[str
         UserError: an unknown model type or key, or values that do not fit.
     """
     if model_type not in CONFIG_MAPPING or CONFIG_MAPPING[model_type] not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        known = suggest(model_type, causal_lm_types()) or f"; of fla there are {', '.join(own_types())}"
-        raise UserError(f"--model: no language model is called {model_type!r}{known}")
+        there_are = suggest(model_type, causal_lm_types()) or f"; of fla there are {', '.join(own_types())}"
+        raise UserError(f"--model: no language model is called {model_type!r}{there_are}")
     config_class = config_of_shared_type(model_type) or CONFIG_MAPPING[model_type]
     try:
         defaults = config_class().to_dict()

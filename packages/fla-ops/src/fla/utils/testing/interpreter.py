@@ -41,7 +41,8 @@ def _is_bfloat16(dtype: Any) -> bool:
 
 
 def _numbers(handle: Any) -> np.ndarray[Any, Any]:
-    return to_float32(handle.data) if _is_bfloat16(handle.dtype) else handle.data
+    data: np.ndarray[Any, Any] = handle.data
+    return to_float32(data) if _is_bfloat16(handle.dtype) else data
 
 
 def _as_bfloat16(result: np.ndarray[Any, Any]) -> Any:

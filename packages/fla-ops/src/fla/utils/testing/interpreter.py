@@ -25,15 +25,17 @@ def teach_bfloat16() -> None:
 
 def to_float32(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The numbers that bfloat16 bits stand for."""
-    return (np.ascontiguousarray(bits).astype(np.uint32) << 16).view(np.float32)
+    wide: np.ndarray[Any, Any] = np.ascontiguousarray(bits).astype(np.uint32) << 16
+    return wide.view(np.float32)
 
 
 def to_bfloat16(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The bits of the nearest bfloat16 numbers, the even one of two."""
     single = np.ascontiguousarray(numbers, dtype=np.float32)
     bits = single.view(np.uint32)
-    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return np.where(np.isnan(single), _QUIET_NAN, rounded).reshape(single.shape)
+    rounded: np.ndarray[Any, Any] = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    rounded[np.isnan(single)] = _QUIET_NAN
+    return rounded.reshape(np.shape(numbers))
 
 
 def _is_bfloat16(dtype: Any) -> bool:
@@ -41,8 +43,7 @@ def _is_bfloat16(dtype: Any) -> bool:
 
 
 def _numbers(handle: Any) -> np.ndarray[Any, Any]:
-    data: np.ndarray[Any, Any] = handle.data
-    return to_float32(data) if _is_bfloat16(handle.dtype) else data
+    return to_float32(handle.data) if _is_bfloat16(handle.dtype) else np.asarray(handle.data)
 
 
 def _as_bfloat16(result: np.ndarray[Any, Any]) -> Any:

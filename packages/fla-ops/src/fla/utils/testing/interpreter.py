@@ -25,17 +25,16 @@ def teach_bfloat16() -> None:
 
 def to_float32(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The numbers that bfloat16 bits stand for."""
-    wide: np.ndarray[Any, Any] = np.ascontiguousarray(bits).astype(np.uint32) << 16
-    return wide.view(np.float32)
+    return np.asarray((np.ascontiguousarray(bits).astype(np.uint32) << 16).view(np.float32))
 
 
 def to_bfloat16(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The bits of the nearest bfloat16 numbers, the even one of two."""
     single = np.ascontiguousarray(numbers, dtype=np.float32)
     bits = single.view(np.uint32)
-    rounded: np.ndarray[Any, Any] = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    rounded = ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     rounded[np.isnan(single)] = _QUIET_NAN
-    return rounded.reshape(np.shape(numbers))
+    return np.asarray(rounded.reshape(np.shape(numbers)))
 
 
 def _is_bfloat16(dtype: Any) -> bool:

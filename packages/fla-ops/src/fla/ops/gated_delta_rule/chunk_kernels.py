@@ -8,9 +8,9 @@ In a chunk of C steps let A hold the scores of q with k, and P those of the eras
 
 Backward, dU is the gradient of beta X, so that of beta is X dU, and of V beta dU. No step is divided by its beta.
 
-Where keys repeat, X is small beside what it is the difference of, and errors that are written stay. So R, Y and beta X
-are sums of two halves where operands have half precision, and a decay by step is multiplied to what a product yields,
-not to its operands.
+Where keys repeat, X is small beside what it is the difference of, and errors that are written stay. So R, Y and beta X,
+and the state that Y is read from, are sums of two halves where operands have half precision, and a decay by step is
+multiplied to what a product yields, not to its operands.
 
 ``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``, of which ``channel_kernels.py`` has the
 kernels that see it: the walks here then take Q_read, P_read and K_write in place of q, p and k, for each value head.

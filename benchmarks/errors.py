@@ -18,50 +18,50 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-B, T, H = 2, 1024, 16
+B, T, H, D = 2, 1024, 16, 128
 Tensors = dict[str, torch.Tensor]
 
 
-def normal(dim: int) -> torch.Tensor:
-    return torch.randn(B, T, H, dim, dtype=torch.float64)
+def normal() -> torch.Tensor:
+    return torch.randn(B, T, H, D, dtype=torch.float64)
 
 
-def unit(dim: int) -> torch.Tensor:
-    return F.normalize(normal(dim), dim=-1)
+def unit() -> torch.Tensor:
+    return F.normalize(normal(), dim=-1)
 
 
 def strength() -> torch.Tensor:
     return torch.rand(B, T, H, dtype=torch.float64)
 
 
-def gla(dim: int) -> Tensors:
-    return {"q": normal(dim), "k": normal(dim), "v": normal(dim), "g": F.logsigmoid(normal(dim)) / 16}
+def gla() -> Tensors:
+    return {"q": normal(), "k": normal(), "v": normal(), "g": F.logsigmoid(normal()) / 16}
 
 
-def delta_rule(dim: int) -> Tensors:
-    return {"q": normal(dim), "k": unit(dim), "v": normal(dim), "beta": strength()}
+def delta_rule() -> Tensors:
+    return {"q": normal(), "k": unit(), "v": normal(), "beta": strength()}
 
 
-def gated_delta_rule(dim: int) -> Tensors:
-    return {**delta_rule(dim), "g": F.logsigmoid(torch.randn(B, T, H, dtype=torch.float64))}
+def gated_delta_rule() -> Tensors:
+    return {**delta_rule(), "g": F.logsigmoid(torch.randn(B, T, H, dtype=torch.float64))}
 
 
-def kda(dim: int) -> Tensors:
-    return {**delta_rule(dim), "g": F.logsigmoid(normal(dim))}
+def kda() -> Tensors:
+    return {**delta_rule(), "g": F.logsigmoid(normal())}
 
 
-def rwkv7(dim: int) -> Tensors:
-    key, rate = unit(dim), normal(dim).sigmoid()
-    decay = -0.606531 * normal(dim).sigmoid()
-    return {"r": normal(dim), "w": decay, "k": normal(dim), "v": normal(dim), "a": -key, "b": key * rate}
+def rwkv7() -> Tensors:
+    key, rate = unit(), normal().sigmoid()
+    decay = -0.606531 * normal().sigmoid()
+    return {"r": normal(), "w": decay, "k": normal(), "v": normal(), "a": -key, "b": key * rate}
 
 
-CASES: dict[str, tuple[str, Callable[[int], Tensors], int]] = {
-    "chunk_gla": ("fla.ops.gla", gla, 128),
-    "chunk_delta_rule": ("fla.ops.delta_rule", delta_rule, 128),
-    "chunk_gated_delta_rule": ("fla.ops.gated_delta_rule", gated_delta_rule, 128),
-    "chunk_kda": ("fla.ops.kda", kda, 128),
-    "chunk_rwkv7": ("fla.ops.rwkv7", rwkv7, 128),
+CASES: dict[str, tuple[str, Callable[[], Tensors]]] = {
+    "chunk_gla": ("fla.ops.gla", gla),
+    "chunk_delta_rule": ("fla.ops.delta_rule", delta_rule),
+    "chunk_gated_delta_rule": ("fla.ops.gated_delta_rule", gated_delta_rule),
+    "chunk_kda": ("fla.ops.kda", kda),
+    "chunk_rwkv7": ("fla.ops.rwkv7", rwkv7),
 }
 
 
@@ -70,10 +70,10 @@ def run(name: str, dtype: torch.dtype, device: str, backend: str | None = None) 
 
     Inputs are rounded to bfloat16 first: what is compared is arithmetic.
     """
-    module, make, dim = CASES[name]
+    module, make = CASES[name]
     torch.manual_seed(0)
-    inputs = {n: x.bfloat16().to(device, dtype).requires_grad_() for n, x in make(dim).items()}
-    weights = normal(dim).bfloat16().to(device, dtype)
+    inputs = {n: x.bfloat16().to(device, dtype).requires_grad_() for n, x in make().items()}
+    weights = normal().bfloat16().to(device, dtype)
     options = {} if backend is None else {"backend": backend}
     o = getattr(import_module(module), name)(**inputs, **options)[0]
     found = {"o": o.detach()}

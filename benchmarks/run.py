@@ -26,6 +26,11 @@ DEFAULTS = {
 }
 
 
+def read_sizes(text: str, defaults: Sizes) -> dict[str, int]:
+    """Sizes of dimension letters, such as ``B=8,T=4096``, over the default ones."""
+    return {**defaults, **{k: int(v) for k, v in (item.split("=") for item in text.split(",") if item)}}
+
+
 def median_ms(run: Callable[[], object], device: str, repeats: int = 20) -> float:
     """Median time of one call; on a GPU by events, with the L2 cache overwritten before each."""
     for _ in range(2):
@@ -109,7 +114,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
     sizes, dtype, backends = DEFAULTS[device]
-    sizes = sizes | {k: int(v) for k, v in (item.split("=") for item in options.sizes.split(",") if item)}
+    sizes = read_sizes(options.sizes, sizes)
     dtype = getattr(torch, options.dtype) if options.dtype else dtype
     backends = tuple(options.backends.split(",")) if options.backends else backends
 

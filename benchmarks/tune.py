@@ -18,17 +18,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from triton.testing import do_bench
+from run import DEFAULTS, median_ms, read_sizes
 
 from fla.ops._cases import flatten
 from fla.utils._spec import SequenceOp, specs
 from fla.utils._tiles import Block, TileKey, TileTable
 from fla.utils.numerics import get_err_ratio
 
-SIZES = {"B": 8, "T": 4096, "H": 16, "HV": 16, "K": 128, "V": 128, "M": 64}
 #: Of the call that is checked: heads and channels are those of the timed one, for which kernels are compiled.
 SHORT = {"B": 1, "T": 300}
 
@@ -44,34 +44,39 @@ class Lookup(NamedTuple):
         shipped = self.table.choose(self.key)
         return {name: block for name, block in shipped._asdict().items() if isinstance(block, Block)}
 
-    def put(self, stage: str, block: Block) -> None:
-        """Make the op use ``block`` from now on."""
-        self.table._chosen[self.key] = self.table.choose(self.key)._replace(**{stage: block})
+    @contextmanager
+    def using(self, stage: str, block: Block) -> Iterator[None]:
+        """Meanwhile the op takes ``block``."""
+        shipped = self.table.choose(self.key)
+        self.table._chosen[self.key] = shipped._replace(**{stage: block})
+        try:
+            yield
+        finally:
+            self.table._chosen[self.key] = shipped
 
 
-class Call:
-    """Forward and backward of an op on random operands."""
+class Call(NamedTuple):
+    """Forward and backward of an op."""
 
-    def __init__(self, op: SequenceOp, sizes: dict[str, int], dtype: torch.dtype) -> None:
-        self.op = op
+    op: SequenceOp
+    leaves: dict[str, torch.Tensor]
+    weights: torch.Tensor
+    """Of the outputs, in the sum that is differentiated."""
+
+    @classmethod
+    def random(cls, op: SequenceOp, sizes: dict[str, int], dtype: torch.dtype) -> Call:
         inputs = op.make(sizes, torch.Generator("cuda").manual_seed(0), dtype)
-        self.leaves = {name: x.requires_grad_() for name, x in inputs.items()}
-        self.weights = torch.randn_like(self.forward())
+        with torch.no_grad():
+            o = next(flatten(op.function(**inputs, backend="triton")))
+        return cls(op, {name: x.requires_grad_() for name, x in inputs.items()}, torch.randn_like(o))
 
-    def forward(self, backend: str = "triton") -> torch.Tensor:
-        return next(flatten(self.op.function(**self.leaves, backend=backend)))
+    def in_float64(self) -> Call:
+        return self._replace(leaves={name: x.detach().double().requires_grad_() for name, x in self.leaves.items()})
 
     def results(self, backend: str = "triton") -> list[torch.Tensor]:
         """The output and the gradient of every operand."""
-        o = self.forward(backend)
+        o = next(flatten(self.op.function(**self.leaves, backend=backend)))
         return [o.detach(), *torch.autograd.grad(o, list(self.leaves.values()), self.weights.to(o.dtype))]
-
-    def in_float64(self) -> list[torch.Tensor]:
-        """The truth."""
-        exact = object.__new__(Call)
-        exact.op, exact.weights = self.op, self.weights
-        exact.leaves = {name: x.detach().double().requires_grad_() for name, x in self.leaves.items()}
-        return exact.results("torch")
 
 
 def lookups(call: Call) -> list[Lookup]:
@@ -117,18 +122,16 @@ def trials(found: list[Lookup], options: argparse.Namespace) -> list[tuple[int, 
 def check(call: Call, options: argparse.Namespace, first: int, step: int) -> None:
     """Print, for every ``step``-th candidate, its number and what is wrong with it, if anything."""
     found = lookups(call)
-    truth = call.in_float64()
+    truth = call.in_float64().results("torch")
     limits = [2 * error for error in errors(truth, call)]
     for index, (number, stage, block) in list(enumerate(trials(found, options)))[first::step]:
-        shipped = found[number].blocks()[stage]
-        found[number].put(stage, block)
         try:
-            got = errors(truth, call)
+            with found[number].using(stage, block):
+                got = errors(truth, call)
             right = all(error <= limit for error, limit in zip(got, limits, strict=True))
             fault = "" if right else f"errors {[f'{error:.1e}' for error in got]}"
         except Exception as error:  # noqa: BLE001 - whatever a candidate ends in, the others are to be seen
             fault = f"{type(error).__name__}: {error}"[:100]
-        found[number].put(stage, shipped)
         print(json.dumps([index, fault]), flush=True)
         torch.cuda.synchronize()  # raises, and so ends the process, where the device is lost
 
@@ -146,11 +149,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--check", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    sizes = SIZES | {k: int(v) for k, v in (item.split("=") for item in options.sizes.split(",") if item)}
+    sizes = read_sizes(options.sizes, DEFAULTS["cuda"][0])
     dtype = getattr(torch, options.dtype)
     op = next(op for spec in specs("fla.ops") for op in spec.sequence_ops if op.name == options.op)
     if options.check:
-        check(Call(op, sizes | SHORT, dtype), options, *map(int, options.check.split("/")))
+        check(Call.random(op, sizes | SHORT, dtype), options, *map(int, options.check.split("/")))
         return
 
     def check_share(share: int) -> str:
@@ -160,22 +163,17 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         lines = [line for text in pool.map(check_share, range(options.jobs)) for line in text.splitlines()]
     faults = dict(json.loads(line) for line in lines)
-    call = Call(op, sizes, dtype)
+    call = Call.random(op, sizes, dtype)
     found = lookups(call)
-
-    def milliseconds() -> float:
-        return float(do_bench(call.results, warmup=5, rep=40, return_mode="median"))
 
     rows: dict[tuple[int, str], list[tuple[float, Block]]] = {}
     for index, (number, stage, block) in enumerate(trials(found, options)):
         if fault := faults.get(index, "the process ended"):
             print(f"{stage} {tuple(block)}: {fault}")
             continue
-        shipped = found[number].blocks()[stage]
-        found[number].put(stage, block)
-        rows.setdefault((number, stage), []).append((milliseconds(), block))
-        found[number].put(stage, shipped)
-    print(f"forward and backward as shipped {milliseconds():.3f} ms")
+        with found[number].using(stage, block):
+            rows.setdefault((number, stage), []).append((median_ms(call.results, "cuda"), block))
+    print(f"forward and backward as shipped {median_ms(call.results, 'cuda'):.3f} ms")
     for (number, stage), timed in rows.items():
         print(f"{stage}, shipped {tuple(found[number].blocks()[stage])}:")
         for ms, block in sorted(timed)[:5]:

@@ -1,6 +1,6 @@
 """The Triton kernels of every module in Triton's interpreter, at tiny shapes: values, gradients, registration.
 
-float16 is left to a GPU: it takes the same paths as bfloat16.
+float16 is left to a GPU: it takes the paths of bfloat16, but for milder decays.
 """
 
 from __future__ import annotations

@@ -23,13 +23,18 @@ def _tables() -> Iterator[tuple[str, TileTable[Any]]]:
     for family in iter_modules(fla.ops.__path__, "fla.ops."):
         if family.ispkg and find_spec(f"{family.name}.tiles") is not None:
             for name, value in vars(import_module(f"{family.name}.tiles")).items():
-                if isinstance(value, TileTable):
-                    yield f"{family.name.removeprefix('fla.ops.')}.{name}", value
+                tables = value if isinstance(value, dict) else {"": value}
+                for key, table in tables.items():
+                    if isinstance(table, TileTable):
+                        yield (
+                            " ".join(filter(None, (f"{family.name.removeprefix('fla.ops.')}.{name}", str(key)))),
+                            table,
+                        )
 
 
 TABLES = dict(_tables())
-BLOCKS = {name: table for name, table in TABLES.items() if name.endswith(("CHUNK_TILES", "RECURRENT_TILES"))}
-CHUNKS = {name: table for name, table in TABLES.items() if name.endswith("CHUNK_TILES")}
+CHUNKS = {name: table for name, table in TABLES.items() if "CHUNK_TILES" in name}
+BLOCKS = {**CHUNKS, **{name: table for name, table in TABLES.items() if "RECURRENT_TILES" in name}}
 SCANS = {name: table for name, table in TABLES.items() if name not in BLOCKS}
 
 

@@ -18,6 +18,9 @@ MILD_FLOAT16 = tl.constexpr(8.0)
 MILD_FLOAT32 = tl.constexpr(8.0)
 #: Decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
 LOWEST_DECAY = tl.constexpr(-1.0e4)
+#: In half precision a step that decays by this exponent is as good as a reset; sums of such keep enough digits for
+#: their differences to be exponents.
+LOWEST_HALF = tl.constexpr(-88.0)
 
 
 @triton.jit
@@ -133,6 +136,23 @@ def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.const
     """``e^suf_j``: the decay after each step of a chunk, to its end."""
     b_g = decay_of_steps(g, o_c + 1, (o_c + 1 < left) & (o_c + 1 < C), HV, DECAY)
     return tl.exp2(tl.cumsum(b_g, 0, reverse=True) * LOG2E)
+
+
+@triton.jit
+def step_decays(g, b_g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr):
+    """For each step the sum of exponents of 2 up to and with it, ``e^pre_i`` and ``e^suf_j``; and ``e^total``.
+
+    ``b_g`` is what :func:`decay_of_steps` has of them.
+    """
+    if DTYPE != tl.float32:
+        b_g = tl.maximum(b_g, LOWEST_HALF, propagate_nan=tl.PropagateNan.ALL)
+    b_sum = tl.cumsum(b_g * LOG2E, 0)
+    b_all = tl.sum(b_g * LOG2E, 0)
+    if DTYPE == tl.float32:
+        b_suf = decay_after(g, o_c, left, C, HV, DECAY)
+    else:
+        b_suf = tl.exp2(b_all - b_sum)
+    return b_sum, tl.exp2(b_sum), b_suf, tl.exp2(b_all)
 
 
 @triton.jit
@@ -320,20 +340,25 @@ def halves(b, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def dot_halves(a, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """``a @ b`` for a float32 b, without rounding it to half precision."""
-    hi, lo = halves(b, DTYPE)
-    c = tl.dot(a, hi, input_precision=PRECISION)
-    if DTYPE != tl.float32:
-        c += tl.dot(a, lo, input_precision=PRECISION)
+def dot_halves(a, b, c, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``a @ b + c`` for float32 a and c, without rounding a to half precision.
+
+    On Hopper a product takes its left operand, and nothing else, from registers: so what was just computed stands left.
+    """
+    hi, lo = halves(a, DTYPE)
+    if DTYPE == tl.float32:
+        c += tl.dot(hi, b, input_precision=PRECISION)
+    else:
+        c = tl.dot(hi, b, c)
+        c = tl.dot(lo, b, c)
     return c
 
 
 @triton.jit
-def correct(corrections, stride, mask, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """``R @ b`` for a float32 b and R in two halves, ``stride`` apart."""
+def correct(b, corrections, stride, mask, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
+    """``b @ R`` for a float32 b and R in two halves, ``stride`` apart."""
     hi = tl.load(corrections, mask=mask, other=0.0)
-    c = dot_halves(hi, b, DTYPE, PRECISION)
+    c = dot_halves(b, hi, tl.zeros(b.shape, dtype=tl.float32), DTYPE, PRECISION)
     if DTYPE != tl.float32:
-        c += tl.dot(tl.load(corrections + stride, mask=mask, other=0.0), b.to(DTYPE), input_precision=PRECISION)
+        c = tl.dot(b.to(DTYPE), tl.load(corrections + stride, mask=mask, other=0.0), c)
     return c

@@ -56,7 +56,7 @@ def _fwd_fake(
     if _kept(g, backend, save):
         from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, halves
 
-        chunk = CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk
+        chunk = CHUNK_TILES[0 if g is None else 2].choose(tile_key(q, v.shape[-1])).chunk
         scores = q.new_empty((*v.shape[:3], chunk))
         corrections = q.new_empty((halves(q.dtype), *scores.shape))
     else:

@@ -38,6 +38,7 @@ from fla.ops._chunks_kernels import (
     locate_chunk,
     locate_sequence,
     span_sums,
+    step_decays,
     sums_before,
     unit_lower_inverse,
 )
@@ -142,6 +143,48 @@ def pairs_kernel(
     )
 
 
+@triton.jit
+def fetch_steps(
+    y, beta, g, total, o_yt, o_c, o_k, m_v, m_k, left, HV: tl.constexpr, V: tl.constexpr, DECAY: tl.constexpr
+):
+    """Of a chunk, the transpose of y, the betas, and log decays of its steps or the decays over it of its channels.
+
+    The walks fetch them a chunk ahead: they are no operands of products, which are fetched early without that.
+    """
+    m_c = o_c < left
+    b_yt = tl.load(y + o_yt, mask=m_v[:, None] & m_c[None, :], other=0.0)
+    b_beta = tl.load(beta + o_c * HV, mask=m_c, other=0.0)
+    if DECAY == 3:
+        b_decay = tl.load(total + o_k, mask=m_k & (left > 0), other=0.0)
+    elif DECAY == 2:
+        b_decay = decay_of_steps(g, o_c, m_c, HV, DECAY)
+    else:
+        b_decay = b_beta
+    return b_yt, b_beta, b_decay
+
+
+@triton.jit
+def decays_of_chunk(
+    g,
+    b_g,
+    o_i,
+    o_j,
+    o_c,
+    left,
+    C: tl.constexpr,
+    HV: tl.constexpr,
+    DECAY: tl.constexpr,
+    BEFORE: tl.constexpr,
+    DTYPE: tl.constexpr,
+):
+    """Of the steps of a chunk: ``e^pre``, the same for the readers p, ``e^suf``; and ``e^total``."""
+    b_sum, b_pre, b_suf, b_total = step_decays(g, b_g, o_c, left, C, HV, DECAY, DTYPE)
+    b_until = b_pre
+    if BEFORE:
+        b_until = decay_until(g, o_i, o_j, o_c, left, HV, DECAY, BEFORE)
+    return b_pre[None, :], b_until[None, :], b_suf[None, :], b_total
+
+
 @triton.jit(do_not_specialize=["T"])
 def walk_kernel(
     q,
@@ -188,57 +231,68 @@ def walk_kernel(
     o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_k, m_v = o_k < K, o_v < V
-    m_s = m_k[:, None] & m_v[None, :]
-    o_s = o_k[:, None] * V + o_v[None, :]
+    m_st = m_v[:, None] & m_k[None, :]
+    o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
-    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    b_st = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_START:
-        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+        b_st += tl.load(start + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
+    o_yt, o_at = o_j * (HV * V) + o_v[:, None], o_j * (HV * C) + o_i
+    row_v, p_total = begin * HV + i_h, total
+    if DECAY == 3:
+        p_total += (i_first * HV + i_h) * K
+    b_vt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
+        v + row_v * V, beta + row_v, g + row_v, p_total, o_yt, o_c, o_k, m_v, m_k, length, HV, V, DECAY
+    )
     for i_c in range(0, tl.cdiv(length, C)):
         left = length - i_c * C
         m_c = o_c < left
+        m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
         row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
-        o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
-        o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_a = row_v * C + o_i * (HV * C) + o_j
-        b_p = tl.load(p + o_x, mask=m_x, other=0.0)
-        if BEFORE or DECAY == 3:
-            b_kt = tl.load(k + o_xt, mask=m_xt, other=0.0)
-        else:
-            b_kt = tl.trans(b_p)
-        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
-
-        b_sd = b_s.to(DTYPE)
-        b_read = dot_halves(b_p, b_s, DTYPE, PRECISION)
+        b_vt, b_beta, b_decay = b_vt_ahead, b_beta_ahead.to(tl.float32)[None, :], b_decay_ahead
+        row_next = row_v + C * HV
         if DECAY == 3:
-            b_s *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        if DECAY == 2:
-            b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
-            b_suf = decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-            b_read *= decay_until(g + row_v, o_i, o_j, o_c, left, HV, DECAY, BEFORE)[:, None]
-            b_s *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
-        b_y = b_v - b_read
-        b_x = b_y + correct(corrections + o_a, stride, m_c[:, None], b_y * b_beta[:, None], DTYPE, PRECISION)
-        b_u = b_x * b_beta[:, None]
-        if FOR_BACKWARD:
-            tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_sd, mask=m_s)
-            tl.store(x + o_y, b_x.to(DTYPE), mask=m_y)
+            p_total += HV * K
+        b_vt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
+            v + row_next * V, beta + row_next, g + row_next, p_total, o_yt, o_c, o_k, m_v, m_k, left - C, HV, V, DECAY
+        )
+        b_pt = tl.load(p + row_q * K + o_xt, mask=m_xt, other=0.0)
+        if BEFORE or DECAY == 3:
+            b_k = tl.load(k + row_q * K + o_x, mask=m_x, other=0.0)
         else:
-            b_q = tl.load(q + o_x, mask=m_x, other=0.0)
-            b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
-            b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
+            b_k = tl.trans(b_pt)
+
+        b_sd = b_st.to(DTYPE)
+        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, PRECISION)
+        if DECAY == 3:
+            b_st *= b_decay[None, :]
+        if DECAY == 2:
+            b_pre, b_until, b_suf, b_total = decays_of_chunk(
+                g + row_v, b_decay, o_i, o_j, o_c, left, C, HV, DECAY, BEFORE, DTYPE
+            )
+            b_read *= b_until
+            b_st *= b_total
+        b_y = b_vt - b_read
+        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, PRECISION)
+        b_u = b_x * b_beta
+        if FOR_BACKWARD:
+            tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
+            tl.store(x + row_v * V + o_yt, b_x.to(DTYPE), mask=m_yt)
+        else:
+            b_qt = tl.load(q + row_q * K + o_xt, mask=m_xt, other=0.0)
+            b_at = tl.load(scores + row_v * C + o_at, mask=m_c[None, :], other=0.0)
+            b_o = tl.dot(b_sd, b_qt, input_precision=PRECISION) * scale
             if DECAY == 2:
                 b_o *= b_pre
-            b_o += dot_halves(b_a, b_u, DTYPE, PRECISION)
-            tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
+            b_o = dot_halves(b_u, b_at, b_o, DTYPE, PRECISION)
+            tl.store(o + row_v * V + o_yt, b_o.to(DTYPE), mask=m_yt)
         if DECAY == 2:
             b_u *= b_suf
-        b_s += dot_halves(b_kt, b_u, DTYPE, PRECISION)
+        b_st = dot_halves(b_u, b_k, b_st, DTYPE, PRECISION)
     if not FOR_BACKWARD:
-        tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
+        tl.store(end + i_nh.to(tl.int64) * K * V + o_st, b_st, mask=m_st)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -290,54 +344,66 @@ def walk_back_kernel(
     o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_k, m_v = o_k < K, o_v < V
-    m_s = m_k[:, None] & m_v[None, :]
-    o_s = o_k[:, None] * V + o_v[None, :]
+    m_st = m_v[:, None] & m_k[None, :]
+    o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
-    b_ds = tl.zeros([BK, BV], dtype=tl.float32)
+    b_dst = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_DEND:
-        b_ds += tl.load(dend + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+        b_dst += tl.load(dend + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
+    o_yt, o_a = o_j * (HV * V) + o_v[:, None], o_i * (HV * C) + o_j
+    left = tl.minimum(length, length - (chunks - 1) * C)
+    row_v, p_total = (begin + length - left) * HV + i_h, total
+    if DECAY == 3:
+        p_total += ((i_first + chunks - 1) * HV + i_h) * K
+    b_xt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
+        x + row_v * V, beta + row_v, g + row_v, p_total, o_yt, o_c, o_k, m_v, m_k, left, HV, V, DECAY
+    )
     for i in range(0, chunks):
         i_c = chunks - 1 - i
         left = length - i_c * C
         m_c = o_c < left
+        m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
         row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
-        o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        o_xt, m_xt = row_q * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
-        o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_at = row_v * C + o_j * (HV * C) + o_i
-        b_k = tl.load(k + o_x, mask=m_x, other=0.0)
-        b_qt = tl.load(q + o_xt, mask=m_xt, other=0.0)
-        if BEFORE or DECAY == 3:
-            b_pt = tl.load(p + o_xt, mask=m_xt, other=0.0)
-        else:
-            b_pt = tl.trans(b_k)
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
-        b_at = tl.load(scores + o_at, mask=m_c[None, :], other=0.0)
-        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
-
-        b_dsd = b_ds.to(DTYPE)
-        tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_s, b_dsd, mask=m_s)
-        b_du = dot_halves(b_k, b_ds, DTYPE, PRECISION)
+        b_xt, b_beta, b_decay = b_xt_ahead, b_beta_ahead.to(tl.float32)[None, :], b_decay_ahead
+        row_next = row_v - C * HV
         if DECAY == 3:
-            b_ds *= tl.load(total + ((i_first + i_c) * HV + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
+            p_total -= HV * K
+        b_xt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
+            x + row_next * V, beta + row_next, g + row_next, p_total, o_yt, o_c, o_k, m_v, m_k, i_c * C, HV, V, DECAY
+        )
+        b_kt = tl.load(k + row_q * K + o_xt, mask=m_xt, other=0.0)
+        b_q = tl.load(q + row_q * K + o_x, mask=m_x, other=0.0)
+        if BEFORE or DECAY == 3:
+            b_p = tl.load(p + row_q * K + o_x, mask=m_x, other=0.0)
+        else:
+            b_p = tl.trans(b_kt)
+        b_dot = tl.load(do + row_v * V + o_yt, mask=m_yt, other=0.0)
+        b_a = tl.load(scores + row_v * C + o_a, mask=m_c[:, None], other=0.0)
+
+        tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_dst.to(DTYPE), mask=m_st)
+        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, PRECISION)
+        if DECAY == 3:
+            b_dst *= b_decay[None, :]
         if DECAY == 2:
-            b_du *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-        b_du += tl.dot(b_at, b_do, input_precision=PRECISION)
-        b_du += correct(corrections + o_at, stride, m_c[None, :], b_du * b_beta[:, None], DTYPE, PRECISION)
-        b_x = tl.load(x + o_y, mask=m_y, other=0.0)
-        tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_x * b_du, 1), mask=m_c)
-        b_dv = b_du * b_beta[:, None]
-        tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
-        b_do = b_do.to(tl.float32) * scale
+            b_pre, b_until, b_suf, b_total = decays_of_chunk(
+                g + row_v, b_decay, o_i, o_j, o_c, left, C, HV, DECAY, BEFORE, DTYPE
+            )
+            b_du *= b_suf
+            b_dst *= b_total
+        b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
+        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, PRECISION)
+        tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
+        b_dv = b_du * b_beta
+        tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
+        b_dot = b_dot.to(tl.float32) * scale
         if DECAY == 2:
-            b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
-            b_do *= b_pre
-            b_dv *= decay_until(g + row_v, o_i, o_j, o_c, left, HV, DECAY, BEFORE)[:, None]
-            b_ds *= tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E)
-        b_ds += tl.dot(b_qt, b_do.to(DTYPE), input_precision=PRECISION)
-        b_ds -= dot_halves(b_pt, b_dv, DTYPE, PRECISION)
-    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
+            b_dot *= b_pre
+            b_dv *= b_until
+        b_dst = tl.dot(b_dot.to(DTYPE), b_q, b_dst, input_precision=PRECISION)
+        b_dst = dot_halves(-b_dv, b_p, b_dst, DTYPE, PRECISION)
+    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_st, b_dst, mask=m_st)
 
 
 @triton.jit(do_not_specialize=["T"])

@@ -10,7 +10,7 @@ import triton
 from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
 from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels
-from fla.ops.gated_delta_rule.tiles import CHANNEL_CHUNK_TILES, CHUNK_TILES, WIDEST, ChunkTile, halves
+from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.utils._tiles import Block, tile_key
 
 
@@ -105,7 +105,7 @@ def _call(
     p = k if p is None else p.contiguous()
     decay, g = (0, beta) if g is None else (g.dim() - 1, g.contiguous())
     assert p is k or decay != 3, "no family has both"
-    tile = (CHANNEL_CHUNK_TILES if decay == 3 else CHUNK_TILES).choose(tile_key(q, v.shape[-1]))
+    tile = CHUNK_TILES[decay].choose(tile_key(q, v.shape[-1]))
     return _Call(q, k, v, p, beta, g, decay, tile, cut(q, cu_seqlens, tile.chunk))
 
 

@@ -40,23 +40,26 @@ def chunk_tile(key: TileKey) -> ChunkTile:
         narrow = Block(32, 32, 4, 1)
         walk = Block(k, 16 if k > 128 or 0 < key.arch < 90 else 32, 4, 1)
         return ChunkTile(16, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
-    if 0 < key.arch < 90 or key.arch >= 120:
-        walk = Block(k, 32 if k <= 128 else 16, 4, 2)
-    else:
-        walk = Block(max(k, 64), 64, 4 if k <= 128 else 8, 2)
     # Matrices of 32 steps go to tensor cores two warps at a time, and with them nearly everything fits in registers.
     narrow = Block(64, 64, 2, 1)
+    if 0 < key.arch < 90 or key.arch >= 120:
+        walk = Block(k, 32 if k <= 128 else 16, 4, 2)
+        return ChunkTile(32, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
     return ChunkTile(
         chunk=32,
         pairs=narrow,
-        walk=walk,
-        walk_back=walk,
+        walk=Block(max(k, 64), 64, 4, 3 if k <= 128 else 2),
+        walk_back=Block(max(k, 64), 64, 4 if k <= 128 else 8, 2),
         pair_grad=narrow,
         key_grad=narrow,
     )
 
 
-CHUNK_TILES: TileTable[ChunkTile] = TileTable(chunk_tile)
+def _plain_tile(key: TileKey) -> ChunkTile:
+    tile = chunk_tile(key)
+    if key.dtype_bytes == 4:
+        return tile
+    return tile._replace(pairs=tile.pairs._replace(stages=2), key_grad=tile.key_grad._replace(stages=3))
 
 
 def _channel_tile(key: TileKey) -> ChunkTile:
@@ -67,8 +70,12 @@ def _channel_tile(key: TileKey) -> ChunkTile:
     return tile._replace(pairs=pairs, key_grad=tile.key_grad._replace(warps=4))
 
 
-#: Where decays differ by channel. Chunks are as long.
-CHANNEL_CHUNK_TILES: TileTable[ChunkTile] = TileTable(_channel_tile)
+#: By what decays: 0, nothing; 2, all channels alike; 3, each by itself. Chunks are as long.
+CHUNK_TILES: dict[int, TileTable[ChunkTile]] = {
+    0: TileTable(_plain_tile),
+    2: TileTable(chunk_tile),
+    3: TileTable(_channel_tile),
+}
 
 
 def _recurrent_block(key: TileKey) -> Block:

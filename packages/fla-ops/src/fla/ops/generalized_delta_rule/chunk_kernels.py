@@ -231,45 +231,45 @@ def walk_kernel(
     o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_k, m_v = o_k < K, o_v < V
-    m_s = m_k[:, None] & m_v[None, :]
-    o_s = o_k[:, None] * V + o_v[None, :]
+    m_st = m_v[:, None] & m_k[None, :]
+    o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = v.dtype.element_ty
 
-    b_s = tl.zeros([BK, BV], dtype=tl.float32)
+    b_st = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_START:
-        b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+        b_st += tl.load(start + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
+    o_yt, o_at = o_j * (H * V) + o_v[:, None], o_j * (H * C) + o_i
+    # A chunk ahead: what is no operand of a product is not fetched early by itself.
+    p_total = total + (i_first * H + i_h) * K + o_k
+    b_total_ahead = tl.load(p_total, mask=m_k & (length > 0), other=0.0)
     for i_c in range(0, tl.cdiv(length, C)):
         m_c = o_c < length - i_c * C
-        row = (begin + i_c * C) * H + i_h
-        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
-        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_a, m_a = row * C + o_i * (H * C) + o_j, m_c[:, None]
-        b_sd = b_s.to(DTYPE)
-        b_v = tl.load(v + o_y, mask=m_y, other=0.0)
-        b_a = tl.load(a_read + o_x, mask=m_x, other=0.0)
-        b_y = tl.dot(b_a, b_sd, input_precision=PRECISION)
-        b_ak = tl.load(scores_ak + o_a, mask=m_a, other=0.0)
-        b_y += tl.dot(b_ak, b_v, input_precision=PRECISION)
-        b_w = b_y + correct(corrections + o_a, stride, m_a, b_y, DTYPE, PRECISION)
+        m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
+        m_at, row = m_c[None, :], (begin + i_c * C) * H + i_h
+        b_total = b_total_ahead
+        p_total += H * K
+        b_total_ahead = tl.load(p_total, mask=m_k & ((i_c + 1) * C < length), other=0.0)
+        b_sd = b_st.to(DTYPE)
+        b_vt = tl.load(v + row * V + o_yt, mask=m_yt, other=0.0)
+        b_y = tl.dot(b_sd, tl.load(a_read + row * K + o_xt, mask=m_xt, other=0.0), input_precision=PRECISION)
+        b_y = tl.dot(b_vt, tl.load(scores_ak + row * C + o_at, mask=m_at, other=0.0), b_y, input_precision=PRECISION)
+        b_w = b_y + correct(b_y, corrections + row * C + o_at, stride, m_at, DTYPE, PRECISION)
         if FOR_BACKWARD:
-            tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_s, b_sd, mask=m_s)
-            tl.store(w + o_y, b_w.to(DTYPE), mask=m_y)
+            tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_st, b_sd, mask=m_st)
+            tl.store(w + row * V + o_yt, b_w.to(DTYPE), mask=m_yt)
         else:
-            b_q = tl.load(q_read + o_x, mask=m_x, other=0.0)
-            b_o = tl.dot(b_q, b_sd, input_precision=PRECISION) * scale
-            b_qk = tl.load(scores_qk + o_a, mask=m_a, other=0.0)
-            b_o += tl.dot(b_qk, b_v, input_precision=PRECISION)
-            b_qb = tl.load(scores_qb + o_a, mask=m_a, other=0.0)
-            b_o += dot_halves(b_qb, b_w, DTYPE, PRECISION)
-            tl.store(o + o_y, b_o.to(DTYPE), mask=m_y)
-        b_s *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_kt = tl.load(k_write + o_xt, mask=m_xt, other=0.0)
-        b_s += tl.dot(b_kt, b_v, input_precision=PRECISION)
-        b_bt = tl.load(b_write + o_xt, mask=m_xt, other=0.0)
-        b_s += dot_halves(b_bt, b_w, DTYPE, PRECISION)
+            b_qt = tl.load(q_read + row * K + o_xt, mask=m_xt, other=0.0)
+            b_o = tl.dot(b_sd, b_qt, input_precision=PRECISION) * scale
+            b_qk = tl.load(scores_qk + row * C + o_at, mask=m_at, other=0.0)
+            b_o = tl.dot(b_vt, b_qk, b_o, input_precision=PRECISION)
+            b_o = dot_halves(b_w, tl.load(scores_qb + row * C + o_at, mask=m_at, other=0.0), b_o, DTYPE, PRECISION)
+            tl.store(o + row * V + o_yt, b_o.to(DTYPE), mask=m_yt)
+        b_st *= b_total[None, :]
+        b_st = tl.dot(b_vt, tl.load(k_write + row * K + o_x, mask=m_x, other=0.0), b_st, input_precision=PRECISION)
+        b_st = dot_halves(b_w, tl.load(b_write + row * K + o_x, mask=m_x, other=0.0), b_st, DTYPE, PRECISION)
     if not FOR_BACKWARD:
-        tl.store(end + i_nh.to(tl.int64) * K * V + o_s, b_s, mask=m_s)
+        tl.store(end + i_nh.to(tl.int64) * K * V + o_st, b_st, mask=m_st)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -316,43 +316,41 @@ def walk_back_kernel(
     o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
     o_i, o_j = o_c[:, None], o_c[None, :]
     m_k, m_v = o_k < K, o_v < V
-    m_s = m_k[:, None] & m_v[None, :]
-    o_s = o_k[:, None] * V + o_v[None, :]
+    m_st = m_v[:, None] & m_k[None, :]
+    o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = do.dtype.element_ty
 
-    b_ds = tl.zeros([BK, BV], dtype=tl.float32)
+    b_dst = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_DEND:
-        b_ds += tl.load(dend + i_nh.to(tl.int64) * K * V + o_s, mask=m_s, other=0.0).to(tl.float32)
+        b_dst += tl.load(dend + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
+    o_yt, o_a = o_j * (H * V) + o_v[:, None], o_i * (H * C) + o_j
+    p_total = total + ((i_first + chunks - 1) * H + i_h) * K + o_k
+    b_total_ahead = tl.load(p_total, mask=m_k & (length > 0), other=0.0)
     for i in range(0, chunks):
         i_c = chunks - 1 - i
         m_c = o_c < length - i_c * C
-        row = (begin + i_c * C) * H + i_h
-        o_x, m_x = row * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
-        o_xt, m_xt = row * K + o_j * (H * K) + o_k[:, None], m_k[:, None] & m_c[None, :]
-        o_y, m_y = row * V + o_i * (H * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
-        o_at, m_at = row * C + o_j * (H * C) + o_i, m_c[None, :]
-        b_dsd = b_ds.to(DTYPE)
-        tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_s, b_dsd, mask=m_s)
-        b_do = tl.load(do + o_y, mask=m_y, other=0.0)
-        b_b = tl.load(b_write + o_x, mask=m_x, other=0.0)
-        b_dw = tl.dot(b_b, b_dsd, input_precision=PRECISION)
-        b_qbt = tl.load(scores_qb + o_at, mask=m_at, other=0.0)
-        b_dw += tl.dot(b_qbt, b_do, input_precision=PRECISION)
-        b_dy = b_dw + correct(corrections + o_at, stride, m_at, b_dw, DTYPE, PRECISION)
-        tl.store(dy + o_y, b_dy.to(DTYPE), mask=m_y)
-        b_k = tl.load(k_write + o_x, mask=m_x, other=0.0)
-        b_dv = tl.dot(b_k, b_dsd, input_precision=PRECISION)
-        b_qkt = tl.load(scores_qk + o_at, mask=m_at, other=0.0)
-        b_dv += tl.dot(b_qkt, b_do, input_precision=PRECISION)
-        b_akt = tl.load(scores_ak + o_at, mask=m_at, other=0.0)
-        b_dv += dot_halves(b_akt, b_dy, DTYPE, PRECISION)
-        tl.store(dv + o_y, b_dv.to(DTYPE), mask=m_y)
-        b_ds *= tl.load(total + ((i_first + i_c) * H + i_h) * K + o_k, mask=m_k, other=0.0)[:, None]
-        b_qt = tl.load(q_read + o_xt, mask=m_xt, other=0.0)
-        b_ds += tl.dot(b_qt, (b_do * scale).to(DTYPE), input_precision=PRECISION)
-        b_at = tl.load(a_read + o_xt, mask=m_xt, other=0.0)
-        b_ds += dot_halves(b_at, b_dy, DTYPE, PRECISION)
-    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_s, b_ds, mask=m_s)
+        m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
+        m_a, row = m_c[:, None], (begin + i_c * C) * H + i_h
+        b_total = b_total_ahead
+        p_total -= H * K
+        b_total_ahead = tl.load(p_total, mask=m_k & (i_c > 0), other=0.0)
+        b_dsd = b_dst.to(DTYPE)
+        tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_st, b_dsd, mask=m_st)
+        b_dot = tl.load(do + row * V + o_yt, mask=m_yt, other=0.0)
+        b_dw = tl.dot(b_dsd, tl.load(b_write + row * K + o_xt, mask=m_xt, other=0.0), input_precision=PRECISION)
+        b_dw = tl.dot(b_dot, tl.load(scores_qb + row * C + o_a, mask=m_a, other=0.0), b_dw, input_precision=PRECISION)
+        b_dy = b_dw + correct(b_dw, corrections + row * C + o_a, stride, m_a, DTYPE, PRECISION)
+        tl.store(dy + row * V + o_yt, b_dy.to(DTYPE), mask=m_yt)
+        b_dv = tl.dot(b_dsd, tl.load(k_write + row * K + o_xt, mask=m_xt, other=0.0), input_precision=PRECISION)
+        b_dv = tl.dot(b_dot, tl.load(scores_qk + row * C + o_a, mask=m_a, other=0.0), b_dv, input_precision=PRECISION)
+        b_dv = dot_halves(b_dy, tl.load(scores_ak + row * C + o_a, mask=m_a, other=0.0), b_dv, DTYPE, PRECISION)
+        tl.store(dv + row * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
+        b_dst *= b_total[None, :]
+        b_q = tl.load(q_read + row * K + o_x, mask=m_x, other=0.0)
+        b_dst = tl.dot((b_dot * scale).to(DTYPE), b_q, b_dst, input_precision=PRECISION)
+        b_dst = dot_halves(b_dy, tl.load(a_read + row * K + o_x, mask=m_x, other=0.0), b_dst, DTYPE, PRECISION)
+    tl.store(dstart + i_nh.to(tl.int64) * K * V + o_st, b_dst, mask=m_st)
 
 
 @triton.jit(do_not_specialize=["T"])

@@ -10,7 +10,7 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
     tile = chunk_tile(key)
     if key.dtype_bytes == 4:
         return tile
-    return tile._replace(key_grad=tile.key_grad._replace(warps=4))
+    return tile._replace(walk=tile.walk._replace(stages=2), key_grad=tile.key_grad._replace(warps=4))
 
 
 CHUNK_TILES: TileTable[ChunkTile] = TileTable(_chunk_tile)

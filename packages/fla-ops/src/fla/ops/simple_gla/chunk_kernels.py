@@ -21,32 +21,13 @@ import triton.language as tl
 
 from fla.ops._chunks_kernels import (
     LOG2E,
-    decay_after,
     decay_between,
     decay_between_transposed,
     decay_of_steps,
     locate_chunk,
     locate_sequence,
+    step_decays,
 )
-
-#: In half precision a step that decays by this exponent is as good as a reset; sums of such keep enough digits for
-#: their differences to be exponents.
-LOWEST_HALF = tl.constexpr(-88.0)
-
-
-@triton.jit
-def step_decays(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr):
-    """For each step the sum of exponents of 2 up to and with it, ``e^pre_i`` and ``e^suf_j``; and ``e^total``."""
-    b_g = decay_of_steps(g, o_c, o_c < left, HV, DECAY)
-    if DTYPE != tl.float32:
-        b_g = tl.maximum(b_g, LOWEST_HALF, propagate_nan=tl.PropagateNan.ALL)
-    b_sum = tl.cumsum(b_g * LOG2E, 0)
-    b_all = tl.sum(b_g * LOG2E, 0)
-    if DTYPE == tl.float32:
-        b_suf = decay_after(g, o_c, left, C, HV, DECAY)
-    else:
-        b_suf = tl.exp2(b_all - b_sum)
-    return b_sum, tl.exp2(b_sum), b_suf, tl.exp2(b_all)
 
 
 @triton.jit
@@ -172,7 +153,8 @@ def state_kernel(
         b_e = tl.full([C], 1.0, dtype=tl.float32)
         if DECAY != 0:
             p_g = g + row_v if DECAY == 2 else g + i_h
-            _, b_pre, b_suf, b_total = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+            b_g = decay_of_steps(p_g, o_c, m_c, HV, DECAY)
+            _, b_pre, b_suf, b_total = step_decays(p_g, b_g, o_c, left, C, HV, DECAY, DTYPE)
             b_s *= b_total
             b_e = b_pre if REVERSE else b_suf
         if WEIGHTED and not REVERSE:
@@ -247,7 +229,8 @@ def output_kernel(
         b_w = tl.load(w + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
     b_sum = b_w
     if DECAY != 0:
-        b_sum, b_pre, b_suf, _ = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+        b_g = decay_of_steps(p_g, o_c, m_c, HV, DECAY)
+        b_sum, b_pre, b_suf, _ = step_decays(p_g, b_g, o_c, left, C, HV, DECAY, DTYPE)
         b_o *= (b_suf if REVERSE else b_pre)[:, None]
     b_a *= pair_decays(p_g, b_sum, o_i, o_j, o_c, left, HV, DECAY, REVERSE, DTYPE, PRECISION) * scale
     if not REVERSE:
@@ -346,7 +329,8 @@ def walk_kernel(
         b_sum = b_w
         p_g = g + row_v if DECAY == 2 else g + i_h
         if DECAY != 0:
-            b_sum, b_pre, b_suf, b_total = step_decays(p_g, o_c, left, C, HV, DECAY, DTYPE)
+            b_g = decay_of_steps(p_g, o_c, m_c, HV, DECAY)
+            b_sum, b_pre, b_suf, b_total = step_decays(p_g, b_g, o_c, left, C, HV, DECAY, DTYPE)
             b_s *= b_total
             b_o *= (b_suf if REVERSE else b_pre)[:, None]
             b_write = b_pre if REVERSE else b_suf

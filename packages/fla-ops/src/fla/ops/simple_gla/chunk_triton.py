@@ -12,7 +12,7 @@ import triton
 
 from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.simple_gla import chunk_kernels as kernels, tiles
-from fla.ops.simple_gla.key_grad_kernels import key_grad_kernel
+from fla.ops.simple_gla.key_grad_kernels import decay_grad_kernel, key_grad_kernel
 from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile, shared_heads
 from fla.utils._tiles import Block, tile_key
 
@@ -78,8 +78,8 @@ class _Pass:
         shape = (chunks.sequences, self.value_heads, self.key_dim, self.value_dim)
         self.end = x.new_empty(shape, dtype=torch.float32)
 
-    def constants(self, block: Block) -> dict[str, object]:
-        """What every kernel of the pass is compiled for."""
+    def constants_of_chunks(self, block: Block) -> dict[str, object]:
+        """What kernels are compiled for that see neither the pass nor its direction."""
         return {
             "H": self.heads,
             "HV": self.value_heads,
@@ -90,12 +90,15 @@ class _Pass:
             "BV": block.v,
             "DECAY": self.factors.decay,
             "WEIGHTED": self.factors.w is not None,
-            "REVERSE": self.reverse,
             "PACKED": self.chunks.packed,
             "PRECISION": precision(),
             "num_warps": block.warps,
             "num_stages": block.stages,
         }
+
+    def constants(self, block: Block) -> dict[str, object]:
+        """What every kernel of the pass is compiled for."""
+        return {**self.constants_of_chunks(block), "REVERSE": self.reverse}
 
     def walks(self) -> bool:
         """Whether to keep the state in registers: a pure function of shapes."""
@@ -207,34 +210,21 @@ def chunk_simple_gla_bwd_triton(
     blocks, parts = triton.cdiv(forward.key_dim, block.k), forward.value_heads // shared
     dtype = q.dtype if parts == forward.heads else torch.float32
     dq, dk = (q.new_empty(*q.shape[:2], parts, forward.key_dim, dtype=dtype) for _ in range(2))
-    dg = q.new_empty((0,) if g is None else (blocks, *g.shape), dtype=torch.float32)
-    constants = forward.constants(block)
-    del constants["REVERSE"]
+    operands = q, k, v, forward.decay, w, states, do, gradients.states
+    where = chunks.cu_seqlens, chunks.sequence, chunks.first_chunk, scale, forward.total
     key_grad_kernel[(blocks * chunks.total, parts)](
-        q,
-        k,
-        v,
-        forward.decay,
-        w,
-        states,
-        do,
-        gradients.states,
-        dq,
-        dk,
-        dg,
-        chunks.cu_seqlens,
-        chunks.sequence,
-        chunks.first_chunk,
-        scale,
-        forward.total,
-        dg.stride(0),
-        HEADS=shared,
-        **constants,
+        *operands, dq, dk, *where, HEADS=shared, **forward.constants_of_chunks(block)
     )
+    dg = None
+    if g is not None:
+        dg = torch.empty_like(g)
+        decay_grad_kernel[(chunks.total, forward.value_heads)](
+            *operands, dg, *where, **forward.constants_of_chunks(tile.decay_grad)
+        )
     if parts != forward.heads:
         dq, dk = (x.unflatten(2, (forward.heads, -1)).sum(3).to(q.dtype) for x in (dq, dk))
     dfactors = Factors(
-        g=None if g is None else dg.sum(0).to(g.dtype),
+        g=dg,
         w=None if w is None else gradients.dw.sum(0).to(w.dtype),
         skip=None if skip is None else gradients.dskip.sum(0).to(skip.dtype),
     )

@@ -12,7 +12,7 @@ import triton
 
 from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.simple_gla import chunk_kernels as kernels, tiles
-from fla.ops.simple_gla.key_grad_kernels import decay_grad_kernel, key_grad_kernel
+from fla.ops.simple_gla.key_grad_kernels import key_grad_kernel
 from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile, shared_heads
 from fla.utils._tiles import Block, tile_key
 
@@ -210,21 +210,32 @@ def chunk_simple_gla_bwd_triton(
     blocks, parts = triton.cdiv(forward.key_dim, block.k), forward.value_heads // shared
     dtype = q.dtype if parts == forward.heads else torch.float32
     dq, dk = (q.new_empty(*q.shape[:2], parts, forward.key_dim, dtype=dtype) for _ in range(2))
-    operands = q, k, v, forward.decay, w, states, do, gradients.states
-    where = chunks.cu_seqlens, chunks.sequence, chunks.first_chunk, scale, forward.total
+    dg = q.new_empty((0,) if g is None else (blocks, *g.shape), dtype=torch.float32)
     key_grad_kernel[(blocks * chunks.total, parts)](
-        *operands, dq, dk, *where, HEADS=shared, **forward.constants_of_chunks(block)
+        q,
+        k,
+        v,
+        forward.decay,
+        w,
+        states,
+        do,
+        gradients.states,
+        dq,
+        dk,
+        dg,
+        chunks.cu_seqlens,
+        chunks.sequence,
+        chunks.first_chunk,
+        scale,
+        forward.total,
+        dg.stride(0),
+        HEADS=shared,
+        **forward.constants_of_chunks(block),
     )
-    dg = None
-    if g is not None:
-        dg = torch.empty_like(g)
-        decay_grad_kernel[(chunks.total, forward.value_heads)](
-            *operands, dg, *where, **forward.constants_of_chunks(tile.decay_grad)
-        )
     if parts != forward.heads:
         dq, dk = (x.unflatten(2, (forward.heads, -1)).sum(3).to(q.dtype) for x in (dq, dk))
     dfactors = Factors(
-        g=dg,
+        g=None if g is None else dg.sum(0).to(g.dtype),
         w=None if w is None else gradients.dw.sum(0).to(w.dtype),
         skip=None if skip is None else gradients.dskip.sum(0).to(skip.dtype),
     )

@@ -8,9 +8,9 @@ from fla.ops.mamba.scan_kernels import (
     WARP,
     advance,
     decay,
+    fetch,
+    fetch_shared,
     load_channels,
-    load_rows,
-    load_shared,
     load_states,
     locate,
     locate_states,
@@ -18,6 +18,7 @@ from fla.ops.mamba.scan_kernels import (
     spread,
     step_size,
     store_states,
+    unpack,
 )
 
 
@@ -73,14 +74,6 @@ def sum_channels(x):
 
 
 @triton.jit
-def step_sizes(raw_s, b_bias, SOFTPLUS: tl.constexpr):
-    rows = ()
-    for s in tl.static_range(len(raw_s)):
-        rows = rows + (step_size(raw_s[s], b_bias, SOFTPLUS),)
-    return rows
-
-
-@triton.jit
 def store_back(p, stride, rows, m):
     """Rows of steps that were walked over from the last to the first."""
     for i in tl.static_range(len(rows)):
@@ -105,12 +98,15 @@ def state_tiles(
     SOFTPLUS: tl.constexpr,
 ):
     """Stores the state before each of tiles of S steps; returns the one after them."""
+    ahead, B_ahead = fetch((u, delta), 0, m_d & (tiles > 0), D, S), fetch_shared(B, GN, m_n & (tiles > 0), S)
     for i in range(0, tiles):
         store_states(p_h + i * h.numel, h, None)
-        u_s, raw_s = load_rows(u + i * S * D, D, m_d, S), load_rows(delta + i * S * D, D, m_d, S)
-        step_s, B_s = step_sizes(raw_s, b_bias, SOFTPLUS), load_shared(B + i * S * GN, GN, m_n, S, h.shape[1])
+        rows, B_s = ahead, B_ahead
+        i_next = tl.minimum(i + 1, tiles - 1) * S
+        ahead, B_ahead = fetch((u, delta), i_next * D, m_d, D, S), fetch_shared(B + i_next * GN, GN, m_n, S)
         for s in tl.static_range(S):
-            h = advance(h, decay(step_s[s], b_A), step_s[s], u_s[s], B_s[s])
+            b_step = step_size(rows[2 * s + 1].to(tl.float32), b_bias, SOFTPLUS)
+            h = advance(h, decay(b_step, b_A), b_step, rows[2 * s].to(tl.float32), unpack(B_s[s], h.shape[1]))
     return h
 
 
@@ -150,40 +146,45 @@ def gradient_tiles(
     ``dh_t = C_t dy_t + e_{t+1}`` and ``e_t = e^(delta_t A) dh_t``.
     """
     BD: tl.constexpr = dh.shape[1]
+    operands = (u, delta, dy, z) if HAS_GATE else (u, delta, dy)
+    R: tl.constexpr = 4 if HAS_GATE else 3
+    m_ahead, i_t = tiles > 0, (tiles - 1) * S
+    ahead = fetch(operands, i_t * D, m_d & m_ahead, D, S)
+    B_ahead = fetch_shared(B + i_t * GN, GN, m_n & m_ahead, S)
+    C_ahead = fetch_shared(C + i_t * GN, GN, m_n & m_ahead, S)
     for i in range(tiles - 1, -1, -1):
-        o_t, o_g = i * S * D, i * S * GN
-        u_s, dy_s = load_rows(u + o_t, D, m_d, S), load_rows(dy + o_t, D, m_d, S)
-        raw_s = load_rows(delta + o_t, D, m_d, S)
-        step_s, B_s = step_sizes(raw_s, b_bias, SOFTPLUS), load_shared(B + o_g, GN, m_n, S, BD)
-        if HAS_GATE:
-            z_s = load_rows(z + o_t, D, m_d, S)
-        h_s, decay_s = (load_states(p_h + i * dh.numel, None, BD),), ()
+        o_t, o_g, i_next = i * S * D, i * S * GN, tl.maximum(i - 1, 0) * S
+        rows, B_s, C_s = ahead, B_ahead, C_ahead
+        ahead = fetch(operands, i_next * D, m_d, D, S)
+        B_ahead = fetch_shared(B + i_next * GN, GN, m_n, S)
+        C_ahead = fetch_shared(C + i_next * GN, GN, m_n, S)
+        h_s, decay_s, step_s = (load_states(p_h + i * dh.numel, None, BD),), (), ()
         for s in tl.static_range(S):
-            decay_s = decay_s + (decay(step_s[s], b_A),)
-            h_s = h_s + (advance(h_s[s], decay_s[s], step_s[s], u_s[s], B_s[s]),)
+            b_step = step_size(rows[R * s + 1].to(tl.float32), b_bias, SOFTPLUS)
+            step_s, decay_s = step_s + (b_step,), decay_s + (decay(b_step, b_A),)
+            h_s = h_s + (advance(h_s[s], decay_s[s], b_step, rows[R * s].to(tl.float32), unpack(B_s[s], BD)),)
         du_s, ddelta_s, dB_s, dC_s, dz_s = (), (), (), (), ()
         for s in tl.static_range(S - 1, -1, -1):
-            b_C = load_states(C + o_g + s * GN, m_n, BD)
-            b_dread = dy_s[s]
+            b_u, b_dread, b_C = rows[R * s].to(tl.float32), rows[R * s + 2].to(tl.float32), unpack(C_s[s], BD)
             if HAS_GATE:
-                b_y, b_sigmoid = over_states(h_s[s + 1] * b_C) + b_skip * u_s[s], tl.sigmoid(z_s[s])
-                b_dz = b_dread * b_y * b_sigmoid * (1.0 + z_s[s] * (1.0 - b_sigmoid))
-                dz_s = dz_s + (b_dz,)
-                b_dread *= z_s[s] * b_sigmoid
+                b_z = rows[R * s + 3].to(tl.float32)
+                b_y, b_sigmoid = over_states(h_s[s + 1] * b_C) + b_skip * b_u, tl.sigmoid(b_z)
+                dz_s = dz_s + (b_dread * b_y * b_sigmoid * (1.0 + b_z * (1.0 - b_sigmoid)),)
+                b_dread *= b_z * b_sigmoid
             dC_s = dC_s + (sum_channels(h_s[s + 1] * spread(b_dread)),)
             dh += b_C * spread(b_dread)
-            dB_s = dB_s + (sum_channels(dh * spread(step_s[s] * u_s[s])),)
-            b_dinput = over_states(dh * B_s[s])
+            dB_s = dB_s + (sum_channels(dh * spread(step_s[s] * b_u)),)
+            b_dinput = over_states(dh * unpack(B_s[s], BD))
             dh *= decay_s[s]
             b_dexponent = dh * h_s[s]
             b_dA += b_dexponent * spread(step_s[s])
-            b_ddelta = b_dinput * u_s[s] + over_states(b_dexponent * b_A)
+            b_ddelta = b_dinput * b_u + over_states(b_dexponent * b_A)
             if SOFTPLUS:
                 # The sigmoid of what the softplus was taken of.
-                b_ddelta *= tl.exp2((raw_s[s] + b_bias - step_s[s]) * LOG2E)
+                b_ddelta *= tl.exp2((rows[R * s + 1].to(tl.float32) + b_bias - step_s[s]) * LOG2E)
             du_s = du_s + (b_dinput * step_s[s] + b_skip * b_dread,)
             ddelta_s = ddelta_s + (b_ddelta,)
-            b_dskip += b_dread * u_s[s]
+            b_dskip += b_dread * b_u
             b_dbias += b_ddelta
         # Last: the compiler moves no load over a store.
         store_back(du + o_t, D, du_s, m_d)

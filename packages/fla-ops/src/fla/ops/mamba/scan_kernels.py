@@ -34,15 +34,6 @@ def softplus(x):
 
 
 @triton.jit
-def load_rows(p, stride, m, S: tl.constexpr):
-    """Of S steps from p on, in float32."""
-    rows = ()
-    for s in tl.static_range(S):
-        rows = rows + (tl.load(p + s * stride, mask=m, other=0.0).to(tl.float32),)
-    return rows
-
-
-@triton.jit
 def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
     """The steps that delta stands for."""
     return softplus(b_raw + b_bias) if SOFTPLUS else b_raw + b_bias
@@ -67,16 +58,6 @@ def fetch_shared(p, stride, m, S: tl.constexpr):
 def unpack(x, BD: tl.constexpr):
     """``[Q * BD, J]`` as ``[Q, BD, J]``, in float32."""
     return tl.reshape(x.to(tl.float32), [x.shape[0] // BD, BD, x.shape[1]])
-
-
-@triton.jit
-def load_shared(p, stride, m, S: tl.constexpr, BD: tl.constexpr):
-    """What all channels share, of S steps from p on, as states."""
-    rows = fetch_shared(p, stride, m, S)
-    shared = ()
-    for s in tl.static_range(S):
-        shared = shared + (unpack(rows[s], BD),)
-    return shared
 
 
 @triton.jit
@@ -161,14 +142,12 @@ def advance(h, b_decay, b_step, b_u, b_B):
 
 
 @triton.jit
-def fetch(u, delta, z, o_t, m_d, D: tl.constexpr, S: tl.constexpr, HAS_GATE: tl.constexpr):
+def fetch(pointers, o_t, m_d, D: tl.constexpr, S: tl.constexpr):
     """What channels have of S steps, as it is in memory: converted only where it is used, it is not waited for."""
     rows = ()
     for s in tl.static_range(S):
-        rows = rows + (tl.load(u + o_t + s * D, mask=m_d, other=0.0),)
-        rows = rows + (tl.load(delta + o_t + s * D, mask=m_d, other=0.0),)
-        if HAS_GATE:
-            rows = rows + (tl.load(z + o_t + s * D, mask=m_d, other=0.0),)
+        for i in tl.static_range(len(pointers)):
+            rows = rows + (tl.load(pointers[i] + o_t + s * D, mask=m_d, other=0.0),)
     return rows
 
 
@@ -245,9 +224,10 @@ def output_kernel(
     if HAS_START:
         h += load_states(start + i_n * D * N + o_dn, m_dn, BD)
     whole = length - length % S
+    operands = (u, delta, z) if HAS_GATE else (u, delta)
     # What the next steps need is fetched while these are taken. Without whole steps nothing is read of it.
     o_g, m_ahead = (begin * G + i_g) * N + o_n, whole > 0
-    ahead = fetch(u, delta, z, begin * D + o_d, m_d & m_ahead, D, S, HAS_GATE)
+    ahead = fetch(operands, begin * D + o_d, m_d & m_ahead, D, S)
     B_ahead = fetch_shared(B + o_g, G * N, m_n & m_ahead, S)
     C_ahead = fetch_shared(C + o_g, G * N, m_n & m_ahead, S)
     for i_t in range(0, whole, S):
@@ -256,7 +236,7 @@ def output_kernel(
                 store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
         rows, B_s, C_s = ahead, B_ahead, C_ahead
         t_next = begin + tl.minimum(i_t + S, whole - S)
-        ahead = fetch(u, delta, z, t_next * D + o_d, m_d, D, S, HAS_GATE)
+        ahead = fetch(operands, t_next * D + o_d, m_d, D, S)
         o_g = (t_next * G + i_g) * N + o_n
         B_ahead, C_ahead = fetch_shared(B + o_g, G * N, m_n, S), fetch_shared(C + o_g, G * N, m_n, S)
         p_y = y + (begin + i_t) * D + o_d
@@ -265,7 +245,7 @@ def output_kernel(
         if SAVE_STATES:
             if i_t % SPAN == 0:
                 store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
-        rows = fetch(u, delta, z, (begin + i_t) * D + o_d, m_d, D, 1, HAS_GATE)
+        rows = fetch(operands, (begin + i_t) * D + o_d, m_d, D, 1)
         o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
         B_s, C_s = fetch_shared(B + o_g, G * N, m_n, 1), fetch_shared(C + o_g, G * N, m_n, 1)
         h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, 1, SOFTPLUS, HAS_GATE)

@@ -46,15 +46,14 @@ def _tile(key: TileKey, steps: int) -> ScanTile:
 def _output_tile(key: TileKey) -> ScanTile:
     if key.key_dim > STATES_PER_LANE:
         return _tile(key, 2)
-    # B and C of twice these steps are held, in 128 registers or fewer.
-    return _tile(key, min(8, 256 // (power_of_two(key.key_dim) * key.dtype_bytes)))
+    # B and C of twice these steps are held, in 64 registers or fewer.
+    return _tile(key, min(8, 128 // (power_of_two(key.key_dim) * key.dtype_bytes)))
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:
-    # Of every step the states before and after and the decays are held: 3 steps of 16 states fill the registers.
-    if key.key_dim > STATES_PER_LANE // 2:
-        return _tile(key, 1)
-    return _tile(key, 2 if 80 <= key.arch < 90 else 3)
+    # Of every step the states before and after and the decays are held, and what the next tile reads: 2 steps of 16
+    # states fill the registers.
+    return _tile(key, 1 if key.key_dim > STATES_PER_LANE // 2 else 2)
 
 
 #: By states of a channel and channels of a group.

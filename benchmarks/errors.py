@@ -1,6 +1,6 @@
 """How far any importable ``fla`` is from the float64 truth, so that two libraries can be held to the same inputs.
 
-    python benchmarks/errors.py --write theirs.pt      in an environment with the other library
+    python benchmarks/errors.py --write theirs.pt      in an environment with the other library [--only chunk_kda]
     python benchmarks/errors.py --write ours.pt        with this one
     python benchmarks/errors.py --compare theirs.pt ours.pt
 
@@ -91,7 +91,7 @@ def compare(files: list[Path], device: str) -> None:
 
     libraries = {file.stem: torch.load(file, map_location=device) for file in files}
     print(f"{'op':24}{'tensor':8}{'budget':>10}" + "".join(f"{label:>12}" for label in libraries))
-    for name in CASES:
+    for name in dict.fromkeys(name for results in libraries.values() for name in results):
         truth, baseline = (run(name, dtype, device, "torch") for dtype in (torch.float64, torch.bfloat16))
         for what, expected in truth.items():
             results = [tensors.get(name, {}).get(what) for tensors in libraries.values()]
@@ -103,10 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, metavar="FILE")
     parser.add_argument("--compare", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--only", default=",".join(CASES), help="ops to write the results of")
     parser.add_argument("--device", default="cuda")
     options = parser.parse_args()
     if options.write:
-        torch.save({name: run(name, torch.bfloat16, options.device) for name in CASES}, options.write)
+        names = options.only.split(",")
+        torch.save({name: run(name, torch.bfloat16, options.device) for name in names}, options.write)
     if options.compare:
         compare(options.compare, options.device)
 

@@ -43,6 +43,10 @@ from fla.ops._chunks_kernels import (
     unit_lower_inverse,
 )
 
+#: Of what becomes of a float32 state that is read: sums of TF32 products err to one side, and a state that is never
+#: forgotten sums up what each chunk loses.
+STATE_PRECISION = tl.constexpr("ieee")
+
 
 @triton.jit
 def store_pairs(
@@ -265,7 +269,7 @@ def walk_kernel(
             b_k = tl.trans(b_pt)
 
         b_sd = b_st.to(DTYPE)
-        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, PRECISION)
+        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
             b_st *= b_decay[None, :]
         if DECAY == 2:
@@ -275,7 +279,7 @@ def walk_kernel(
             b_read *= b_until
             b_st *= b_total
         b_y = b_vt - b_read
-        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, PRECISION)
+        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, STATE_PRECISION)
         b_u = b_x * b_beta
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
@@ -383,7 +387,7 @@ def walk_back_kernel(
         b_a = tl.load(scores + row_v * C + o_a, mask=m_c[:, None], other=0.0)
 
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_dst.to(DTYPE), mask=m_st)
-        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, PRECISION)
+        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
             b_dst *= b_decay[None, :]
         if DECAY == 2:
@@ -393,7 +397,7 @@ def walk_back_kernel(
             b_du *= b_suf
             b_dst *= b_total
         b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
-        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, PRECISION)
+        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, STATE_PRECISION)
         tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
         b_dv = b_du * b_beta
         tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
@@ -438,8 +442,8 @@ def pair_grad_kernel(
 ):
     """``dA = scale dO X^T`` and ``dP = -dV X^T`` of one chunk and head.
 
-    Where decay is by channel, the upper triangles hold the transposes. Otherwise decay is multiplied in, what is above
-    the diagonal is zero, and dg gets what the pairs contribute to it.
+    Where decay is by channel, the upper triangles hold the transposes. Otherwise decay and the betas of the writers are
+    multiplied in, what is above the diagonal is zero, and dg gets what the pairs contribute to it.
     """
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -485,8 +489,9 @@ def pair_grad_kernel(
         b_da = tl.where(o_i >= o_j, b_da, b_dat)
         b_dl = tl.where(o_i > o_j, b_dl, b_dlt)
     else:
-        b_da = tl.where(o_i >= o_j, b_da, 0.0)
-        b_dl = tl.where(o_i > o_j, b_dl, 0.0)
+        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[None, :]
+        b_da = tl.where(o_i >= o_j, b_da * b_beta, 0.0)
+        b_dl = tl.where(o_i > o_j, b_dl * b_beta, 0.0)
     if DECAY == 2:
         b_l = tl.zeros([C, C], dtype=tl.float32)
         for i_k in range(0, tl.cdiv(K, BK)):
@@ -495,15 +500,14 @@ def pair_grad_kernel(
             b_p = tl.load(p + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
             b_kt = tl.load(k + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
             b_l += tl.dot(b_p, b_kt, input_precision=PRECISION)
-        b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
         b_a = tl.load(scores + o_a, mask=m_c[:, None], other=0.0)
-        b_da_a = tl.where(o_i > o_j, b_da * b_a * b_beta[None, :], 0.0)
+        b_da_a = tl.where(o_i > o_j, b_da * b_a, 0.0)
         b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION)
         b_da *= b_e
         if BEFORE:
             b_e = decay_between(g + row_v, o_i, o_j, o_c, left, HV, DECAY, DTYPE, PRECISION, BEFORE)
         b_dl *= b_e
-        b_dl_l = tl.where(o_i > o_j, b_dl * b_l * b_beta[None, :], 0.0)
+        b_dl_l = b_dl * b_l
         # Step t lies between j and i where j < t <= i, or t < i for a reader before its own decay: sum over i, then j.
         if BEFORE:
             b_from_t_on = span_sums(o_i <= o_j, b_da_a, DTYPE, PRECISION)
@@ -576,13 +580,12 @@ def key_grad_kernel(
     o_a, o_at = row_v * C + o_i * (HV * C) + o_j, row_v * C + o_j * (HV * C) + o_i
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[:, None]
-    b_w = b_k * b_beta
     if DECAY == 2:
         b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
 
     # Two walks over V, for the readers q and p, so that few accumulators are alive at a time.
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
-    b_dw = tl.zeros([C, BK], dtype=tl.float32)
+    b_dk = tl.zeros([C, BK], dtype=tl.float32)
     b_sds = tl.zeros([BK], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
@@ -594,19 +597,19 @@ def key_grad_kernel(
         b_dq += tl.dot(b_do, b_st, input_precision=PRECISION)
         b_x = tl.load(x + o_y, mask=m_y, other=0.0)
         b_dst = tl.load(dstates + o_s, mask=m_s, other=0.0)
-        b_dw += tl.dot(b_x, b_dst, input_precision=PRECISION)
+        b_dk += tl.dot(b_x, b_dst, input_precision=PRECISION)
         if DECAY != 0:
             b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_dq *= scale
+    b_dk *= b_beta
     if DECAY == 2:
         b_dq *= b_pre
-        b_dw *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
-        b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_w * b_dw, 1), o_i, o_j)
+        b_dk *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
+        b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_k * b_dk, 1), o_i, o_j)
         b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
-    b_w = b_w.to(DTYPE)
-    b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
-    b_dw += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
+    b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
+    b_dk += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
     tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
 
     b_dp = tl.zeros([C, BK], dtype=tl.float32)
@@ -625,12 +628,11 @@ def key_grad_kernel(
         else:
             b_dg += tl.cumsum(b_dread, 0, reverse=True)
         tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
-    b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_w, input_precision=PRECISION)
-    b_dw += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
+    b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
+    b_dk += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
-    b_dw *= b_beta
     if BEFORE:
         tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)
     else:
-        b_dw += b_dp
-    tl.store(dk + o_dx, b_dw.to(DTYPE), mask=m_x)
+        b_dk += b_dp
+    tl.store(dk + o_dx, b_dk.to(DTYPE), mask=m_x)

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from fla.utils.testing.aot import spec_modules, spill_fault
+from fla.utils.testing.aot import fault_of, spec_modules
 from fla.utils.testing.dry_gpu import Launch, Resources
 
 # A family as ``fla.ops`` could have it. A file of its own: a process compiles for one architecture alone.
@@ -47,6 +47,18 @@ def product_kernel(x, y, steps, M: tl.constexpr):
 
 
 @triton.jit
+def overwriting_kernel(x, y, sums, steps, M: tl.constexpr):
+    rows, columns = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :]
+    total, left_sums = tl.zeros([M, M], tl.float32), tl.zeros([M], tl.float32)
+    for i in range(steps):
+        left = tl.load(x + i * M * M + rows * M + columns)
+        left_sums += tl.sum(left.to(tl.float32), 1)
+        total += tl.dot(left, tl.load(y + i * M * M + rows * M + columns))
+    tl.store(x + rows * M + columns, total)
+    tl.store(sums + tl.arange(0, M), left_sums)
+
+
+@triton.jit
 def broken_kernel(x, D: tl.constexpr):
     tl.store(x + tl.arange(0, D), tl.arange(0, 2 * D))
 
@@ -64,11 +76,18 @@ def product(size, stages, warps):
     product_kernel[(1,)](x, torch.zeros(size, size), 4, M=size, num_warps=warps, num_stages=stages)
 
 
+def overwriting(stages):
+    x = torch.zeros(4, 64, 64, dtype=torch.float16)
+    overwriting_kernel[(1,)](x, x.clone(), torch.zeros(64), 4, M=64, num_warps=4, num_stages=stages)
+
+
 def aot_cases():
     yield "copy", partial(copy, 100, 128)
     yield "copy again", partial(copy, 100, 128)
     yield "product with spills", partial(product, 128, 1, 1)
     yield "product over shared memory", partial(product, 128, 12, 4)
+    yield "operands not pipelined", partial(overwriting, 1)
+    yield "operands overwritten", partial(overwriting, 2)
     yield "no kernel", partial(broken_kernel[(1,)], torch.zeros(8), D=8)
 
 
@@ -108,8 +127,10 @@ def test_a_kernel_is_recorded_once_with_its_constants(report: tuple[Any, dict[st
 def test_what_fails(report: tuple[Any, dict[str, Any]]) -> None:
     done, result = report
     assert done.returncode == 1, done.stderr
-    (spilling,) = (kernel for kernel in result["compiled"] if kernel["fault"])
+    spilling, overwriting = (kernel for kernel in result["compiled"] if kernel["fault"])
     assert spilling["case"] == "product with spills"
+    assert overwriting["case"] == "operands overwritten"
+    assert overwriting["fault"].startswith("overwriting_kernel overwrites %left")
     assert spilling["launch"]["resources"]["stack_bytes"] > 64
     over, broken = result["failed"]
     assert over["case"] == "product over shared memory"
@@ -123,7 +144,7 @@ def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
     lines = report[0].stdout.splitlines()
     assert "made_up on 90" in lines
     assert any(line.split()[:1] == ["copy_kernel"] and line.endswith("BLOCK=128 FLAG=None") for line in lines)
-    assert "2 kernels for 90, 3 faults" in lines
+    assert "4 kernels for 90, 4 faults" in lines
 
 
 @pytest.mark.parametrize(
@@ -139,7 +160,7 @@ def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
 )
 def test_spills(stack_bytes: int | None, allowance: dict[str, int], fault: str) -> None:
     resources = None if stack_bytes is None else Resources(255, stack_bytes)
-    assert spill_fault(Launch("k", {}, 4, 2, 0, resources), allowance) == fault
+    assert fault_of(Launch("k", {}, 4, 2, 0, resources), allowance) == fault
 
 
 def test_families_of_installed_parts() -> None:

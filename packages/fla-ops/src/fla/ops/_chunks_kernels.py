@@ -340,6 +340,15 @@ def halves(b, DTYPE: tl.constexpr):
 
 
 @triton.jit
+def store_halves(p, stride, b, m, BOTH: tl.constexpr):
+    """A float32 block in the precision of p, and where ``BOTH`` the half that is left of it, ``stride`` further."""
+    hi, lo = halves(b, p.dtype.element_ty)
+    tl.store(p, hi, mask=m)
+    if BOTH and p.dtype.element_ty != tl.float32:
+        tl.store(p + stride, lo, mask=m)
+
+
+@triton.jit
 def dot_halves(a, b, c, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
     """``a @ b + c`` for float32 a and c, without rounding a to half precision.
 

@@ -44,9 +44,9 @@ def precision() -> str:
 def inverse_precision(dtype: torch.dtype) -> str:
     """How triangles are inverted: in two halves each, which keep what repeated keys leave of half-precision operands.
 
-    That is more than TF32 keeps, by instructions that are faster. Of float32 operands it takes all of float32.
+    That is more than TF32 keeps, by instructions that are faster.
     """
-    return "ieee" if dtype == torch.float32 or precision() == "ieee" else "halves"
+    return precision() if dtype == torch.float32 or precision() == "ieee" else "halves"
 
 
 @cache

@@ -10,7 +10,8 @@ Backward, dU is the gradient of beta X, so that of beta is X dU, and of V beta d
 
 Where keys repeat, X is small beside what it is the difference of, and errors that are written stay. So R, Y and beta X,
 and the state that Y is read from, are sums of two halves where operands have half precision, and a decay by step is
-multiplied to what a product yields, not to its operands.
+multiplied to what a product yields, not to its operands. So are X and the gradient of A, unless decay is by channel:
+with one key and betas near 2, what steps wrote cancels in the gradient of q.
 
 ``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``, of which ``channel_kernels.py`` has the
 kernels that see it: the walks here then take Q_read, P_read and K_write in place of q, p and k, for each value head.
@@ -34,18 +35,18 @@ from fla.ops._chunks_kernels import (
     decay_until,
     dot_halves,
     dot_wide,
-    halves,
     locate_chunk,
     locate_sequence,
     span_sums,
     step_decays,
+    store_halves,
     sums_before,
     unit_lower_inverse,
 )
 
-#: Of what becomes of a float32 state that is read: sums of TF32 products err to one side, and a state that is never
-#: forgotten sums up what each chunk loses.
-STATE_PRECISION = tl.constexpr("ieee")
+#: Of what the walks read of a float32 state: sums of TF32 products err to one side, and a state that is never forgotten
+#: sums up what each chunk's read loses.
+READ_PRECISION = tl.constexpr("ieee")
 
 
 @triton.jit
@@ -76,10 +77,7 @@ def store_pairs(
     b_left = b_l + b_r + dot_wide(b_w, b_r, INVERSE_PRECISION)
     b_r = tl.where(o_i > o_j, b_r - dot_wide(b_t, b_left, INVERSE_PRECISION), 0.0)
     tl.store(scores + o_a, tl.where(o_i >= o_j, b_a, 0.0).to(DTYPE), mask=m_c[:, None])
-    b_hi, b_lo = halves(b_r, DTYPE)
-    tl.store(corrections + o_a, b_hi, mask=m_c[:, None])
-    if DTYPE != tl.float32:
-        tl.store(corrections + stride + o_a, b_lo, mask=m_c[:, None])
+    store_halves(corrections + o_a, stride, b_r, m_c[:, None], True)
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -269,7 +267,7 @@ def walk_kernel(
             b_k = tl.trans(b_pt)
 
         b_sd = b_st.to(DTYPE)
-        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
+        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, READ_PRECISION)
         if DECAY == 3:
             b_st *= b_decay[None, :]
         if DECAY == 2:
@@ -279,11 +277,11 @@ def walk_kernel(
             b_read *= b_until
             b_st *= b_total
         b_y = b_vt - b_read
-        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, STATE_PRECISION)
+        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, PRECISION)
         b_u = b_x * b_beta
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
-            tl.store(x + row_v * V + o_yt, b_x.to(DTYPE), mask=m_yt)
+            store_halves(x + row_v * V + o_yt, stride // C * V, b_x, m_yt, DECAY != 3)
         else:
             b_qt = tl.load(q + row_q * K + o_xt, mask=m_xt, other=0.0)
             b_at = tl.load(scores + row_v * C + o_at, mask=m_c[None, :], other=0.0)
@@ -387,7 +385,7 @@ def walk_back_kernel(
         b_a = tl.load(scores + row_v * C + o_a, mask=m_c[:, None], other=0.0)
 
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_dst.to(DTYPE), mask=m_st)
-        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
+        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, READ_PRECISION)
         if DECAY == 3:
             b_dst *= b_decay[None, :]
         if DECAY == 2:
@@ -397,7 +395,7 @@ def walk_back_kernel(
             b_du *= b_suf
             b_dst *= b_total
         b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
-        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, STATE_PRECISION)
+        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, PRECISION)
         tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
         b_dv = b_du * b_beta
         tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
@@ -428,6 +426,7 @@ def pair_grad_kernel(
     first_chunk,
     scale,
     T,
+    stride,
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -472,6 +471,9 @@ def pair_grad_kernel(
         b_do = tl.load(do + o_y, mask=m_y, other=0.0)
         b_dv = tl.load(dv + o_y, mask=m_y, other=0.0)
         b_da += tl.dot(b_do, b_xt, input_precision=PRECISION)
+        if DECAY != 3 and DTYPE != tl.float32:
+            b_xt_lo = tl.load(x + stride // C * V + o_yt, mask=m_yt, other=0.0)
+            b_da += tl.dot(b_do, b_xt_lo)
         b_dl -= tl.dot(b_dv, b_xt, input_precision=PRECISION)
     if DECAY == 3:
         b_dat = tl.zeros([C, C], dtype=tl.float32)
@@ -515,7 +517,7 @@ def pair_grad_kernel(
         else:
             b_from_t_on = span_sums(o_i <= o_j, b_da_a + b_dl_l, DTYPE, PRECISION)
         tl.store(dg + row_v + o_c * HV, tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1), mask=m_c)
-    tl.store(dscores + o_a, (b_da * scale).to(DTYPE), mask=m_c[:, None])
+    store_halves(dscores + o_a, stride, b_da * scale, m_c[:, None], DECAY != 3)
     tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
 
 
@@ -609,6 +611,8 @@ def key_grad_kernel(
         b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_k * b_dk, 1), o_i, o_j)
         b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
     b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
+    if DTYPE != tl.float32:
+        b_dq += tl.dot(tl.load(dscores + stride * C + o_a, mask=m_c[:, None], other=0.0), b_k)
     b_dk += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
     tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
 

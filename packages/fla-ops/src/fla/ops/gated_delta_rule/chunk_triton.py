@@ -159,7 +159,8 @@ def chunk_gated_delta_rule_bwd_triton(
     walked = _pairs(call, scale) if call.decay == 3 else _Walked(call.q, call.k, call.p, None, scores, corrections)
     do = do.contiguous()
     states, dstates = (q.new_empty(chunks.total, call.heads[1], key_dim, value_dim) for _ in range(2))
-    x, dv = torch.empty_like(call.v), torch.empty_like(call.v)
+    parts = 1 if call.decay == 3 else halves(q.dtype)
+    x, dv = q.new_empty(parts, *call.v.shape), torch.empty_like(call.v)
     _walk(call, walked, initial_state, scale, x=x, states=states)
     dbeta, dinitial_state = _walk_back(call, walked, x, do, dfinal_state, scale, dv, dstates)
 
@@ -167,7 +168,7 @@ def chunk_gated_delta_rule_bwd_triton(
     dq, dk, dp = (q.new_empty(*v.shape[:3], key_dim) if wanted else None for wanted in (True, True, p is not None))
     # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
     dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
-    dscores, dpairs = torch.empty_like(walked.scores), torch.empty_like(walked.scores)
+    dscores, dpairs = q.new_empty(parts, *walked.scores.shape), torch.empty_like(walked.scores)
     kernels.pair_grad_kernel[(chunks.total, call.heads[1])](
         call.k,
         call.p,
@@ -183,6 +184,7 @@ def chunk_gated_delta_rule_bwd_triton(
         *call.where,
         scale,
         call.total,
+        walked.scores.numel(),
         V=value_dim,
         BV=tile.pair_grad.v,
         **call.constants_of_decay(tile.pair_grad),

@@ -42,9 +42,10 @@ def chunk_tile(key: TileKey) -> ChunkTile:
         return ChunkTile(16, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
     # Matrices of 32 steps go to tensor cores two warps at a time, and with them nearly everything fits in registers.
     narrow = Block(64, 64, 2, 1)
-    if 0 < key.arch < 90 or key.arch >= 120:
+    if 0 < key.arch < 90 or key.arch >= 100:
         walk = Block(k, 32 if k <= 128 else 16, 4, 2)
         return ChunkTile(32, pairs=narrow, walk=walk, walk_back=walk, pair_grad=narrow, key_grad=narrow)
+    # On Hopper, 64 transposed values are what a group of four warps takes.
     return ChunkTile(
         chunk=32,
         pairs=narrow,

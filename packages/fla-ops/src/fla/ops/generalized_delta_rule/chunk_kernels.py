@@ -23,13 +23,13 @@ from fla.ops._chunks_kernels import (
     dot_halves,
     from_middle,
     half_pairs,
-    halves,
     is_mild,
     load_decay,
     locate_chunk,
     locate_sequence,
     pair_sides_grad,
     span_sums,
+    store_halves,
     through_states,
     through_states_grad,
     unit_lower_inverse,
@@ -182,10 +182,7 @@ def pairs_kernel(
             )
     tl.store(scores_ak + o_s, tl.where(o_i > o_j, b_ak, 0.0).to(DTYPE), mask=m_s)
     b_r = unit_lower_inverse(tl.where(o_i > o_j, -b_ab, 0.0), o_i, o_j, LEVELS, INVERSE_PRECISION)
-    b_hi, b_lo = halves(tl.where(o_i > o_j, b_r, 0.0), DTYPE)
-    tl.store(corrections + o_s, b_hi, mask=m_s)
-    if DTYPE != tl.float32:
-        tl.store(corrections + stride + o_s, b_lo, mask=m_s)
+    store_halves(corrections + o_s, stride, tl.where(o_i > o_j, b_r, 0.0), m_s, True)
 
 
 @triton.jit(do_not_specialize=["T"])

@@ -9,7 +9,8 @@ from fla.utils._tiles import TileKey, TileTable
 def _chunk_tile(key: TileKey) -> ChunkTile:
     tile = chunk_tile(key)
     if key.dtype_bytes == 4:
-        return tile
+        walk = tile.walk._replace(v=16)
+        return tile._replace(walk=walk, walk_back=walk)
     return tile._replace(walk=tile.walk._replace(stages=2), key_grad=tile.key_grad._replace(warps=4))
 
 

@@ -106,8 +106,8 @@ SPEC = Spec(
     features=frozenset({"state", "packed", "compile", "backward"}),
 )
 
-#: Addresses, which every tile reads again once: three steps of 16 states fill the registers.
-AOT_SPILL_ALLOWANCE = {"gradient_kernel": 128}
+#: Addresses, which every tile reads again once: two steps of 16 states, and what the next two read, fill the registers.
+AOT_SPILL_ALLOWANCE = {"gradient_kernel": 256}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

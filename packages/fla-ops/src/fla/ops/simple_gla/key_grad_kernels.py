@@ -20,8 +20,8 @@ def decay_grad(b_between, b_read, b_written, total, o_i, o_j, DTYPE: tl.constexp
         b_dg += tl.cumsum(b_read, 0, reverse=True) + sums_before(b_written, o_i, o_j) + total
     else:
         # Spans that reach t, less those that end before it: float32 keeps enough of the difference for half precision.
-        b_later = tl.sum(b_between, 1) - tl.sum(b_between, 0) + b_read - b_written
-        b_dg = tl.cumsum(b_later, 0, reverse=True) + (tl.sum(b_written, 0) + total)
+        b_later = tl.sum(b_between, 1) - tl.sum(b_between, 0) + b_read
+        b_dg = tl.cumsum(b_later, 0, reverse=True) + (tl.cumsum(b_written, 0) - b_written) + total
     return b_dg
 
 
@@ -108,7 +108,7 @@ def key_grad_kernel(
         b_pairs = tl.zeros([C, C], dtype=tl.float32)
         b_dread = tl.zeros([C], dtype=tl.float32)
         b_dwrite = tl.zeros([C], dtype=tl.float32)
-        dtotal = 0.0
+        b_dtotal = tl.zeros([BK], dtype=tl.float32)
         for i_v in range(0, tl.cdiv(V, BV)):
             o_v = i_v * BV + tl.arange(0, BV)
             m_v = o_v < V
@@ -118,22 +118,30 @@ def key_grad_kernel(
             b_v = tl.load(v + row_v * V + o_y, mask=m_y, other=0.0)
             b_st = tl.load(states + i_state + o_st, mask=m_st, other=0.0)
             b_dst = tl.load(dstates + i_state + o_st, mask=m_st, other=0.0)
-            # Each product is done with before the next one, so that few are alive at a time.
+            # Each product is done with before the next one, so that few are alive at a time. The sum of products comes
+            # first: in a pipelined loop nothing else waits for it before its operands are overwritten.
+            b_pairs += tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
             if DECAY == 2:
-                dtotal += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32))
+                b_dtotal += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
                 b_dread += tl.sum(b_do * tl.dot(b_q, tl.trans(b_st), input_precision=PRECISION), 1)
                 b_dwrite += tl.sum(b_v * tl.dot(b_k, tl.trans(b_dst), input_precision=PRECISION), 1)
             b_dx = tl.dot(b_do, b_st, input_precision=PRECISION)
             b_dq += b_dx * b_pre[:, None] if DECAY != 0 else b_dx
             b_dx = tl.dot(b_v, b_dst, input_precision=PRECISION)
             b_dk += b_dx * b_suf[:, None] if WEIGHTED or DECAY != 0 else b_dx
-            b_pairs += tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
         b_pairs *= pair_decays(p_g + i, b_sum, o_i, o_j, o_c, left, HV, DECAY, False, DTYPE, PRECISION)
         if WEIGHTED:
             b_pairs *= b_w[None, :]
         if DECAY == 2:
             b_dg = decay_grad(
-                b_pairs * b_a, b_dread * b_pre * scale, b_dwrite * b_suf, b_total * dtotal, o_i, o_j, DTYPE, PRECISION
+                b_pairs * b_a,
+                b_dread * b_pre * scale,
+                b_dwrite * b_suf,
+                b_total * tl.sum(b_dtotal, 0),
+                o_i,
+                o_j,
+                DTYPE,
+                PRECISION,
             )
             tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
         b_all += b_pairs

@@ -30,18 +30,18 @@ def _chunk_tile(key: TileKey) -> ChunkTile:
     if key.dtype_bytes == 4:
         wide = Block(32, 32, 4, 1)
         walk = Block(power_of_two(key.key_dim), 32, 4, 1) if key.key_dim <= 64 else None
-        return ChunkTile(32, state=wide, output=wide, walk=walk, key_grad=wide)
+        return ChunkTile(32, state=wide, output=wide, walk=walk, key_grad=wide._replace(k=16))
     k, v = power_of_two(key.key_dim, 64), 128 if key.value_dim > 64 else 64
     walk = Block(k, 64, 4, 2) if k <= 128 else None
     if 0 < key.arch < 90:
         block = Block(64, 64, 4, 2)
-        return ChunkTile(64, state=block, output=block, walk=walk if k == 64 else None, key_grad=block._replace(k=32))
+        return ChunkTile(64, state=block, output=block, walk=walk if k == 64 else None, key_grad=Block(32, 32, 4, 2))
     return ChunkTile(
         chunk=64,
         state=Block(64, v, 4, 3) if v > 64 or k == 64 else Block(128, v, 4, 2),
         output=Block(64, v, 4, 2),
         walk=walk,
-        key_grad=Block(64, 64, 4, 2) if v > 64 or k == 64 else Block(128, v, 8, 2),
+        key_grad=Block(64, 64, 4, 1) if v > 64 or k == 64 else Block(128, v, 8, 3),
     )
 
 

@@ -4,8 +4,9 @@
 
 A family takes part by ``aot_cases()`` in its spec module: pairs of a name and a function without arguments that calls
 the family's ops with ``backend="triton"`` on CPU tensors. The program fails where a kernel does not compile, needs more
-shared memory than a block can have, or spills more than :data:`MAX_SPILL_BYTES` a thread. A spec module may allow a
-kernel more, and says why beside it: ``AOT_SPILL_ALLOWANCE = {"state_kernel": 128}``.
+shared memory than a block can have, overwrites what a product still reads (``hazards.py``), or spills more than
+:data:`MAX_SPILL_BYTES` a thread. A spec module may allow a kernel more, and says why beside it:
+``AOT_SPILL_ALLOWANCE = {"state_kernel": 128}``.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def compile_family(module: ModuleType, launches: list[Launch], report: Callable[
             launch_kernels()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other cases are to be seen as well
             failed = _failed(family, case, error)
-        compiled = [Compiled(family, case, launch, spill_fault(launch, allowance)) for launch in launches[seen:]]
+        compiled = [Compiled(family, case, launch, fault_of(launch, allowance)) for launch in launches[seen:]]
         result.compiled += compiled
         if compiled:
             report("\n".join([case, *(f"  {kernel.as_row()}" for kernel in compiled)]))
@@ -122,8 +123,10 @@ def _failed(family: str, case: str, error: BaseException) -> Failed:
     return Failed(family, case, f"{type(error).__name__}: {error}", "\n".join(details))
 
 
-def spill_fault(launch: Launch, allowance: Mapping[str, int]) -> str:
-    """What is wrong with the spills of a kernel, empty for nothing."""
+def fault_of(launch: Launch, allowance: Mapping[str, int]) -> str:
+    """What is wrong with a kernel, empty for nothing."""
+    if launch.overwritten:
+        return f"{launch.kernel} overwrites {', '.join(launch.overwritten)} while a product reads it: see hazards.py"
     limit = allowance.get(launch.kernel, MAX_SPILL_BYTES)
     if launch.resources is None or launch.resources.stack_bytes <= limit:
         return ""

@@ -20,9 +20,11 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
+from triton.runtime.cache import get_cache_manager
 
 from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
 from fla.utils._tiles import pretend_arch
+from fla.utils.testing.hazards import overwritten_operands
 
 Arch = int | str
 
@@ -63,6 +65,8 @@ class Launch:
     shared_bytes: int
     resources: Resources | None
     """None where no tool reads them: AMD."""
+    overwritten: tuple[str, ...] = ()
+    """Operands in shared memory that are overwritten while a product reads them: see ``hazards.py``."""
 
 
 def use(arch: Arch) -> list[Launch]:
@@ -108,7 +112,11 @@ class _Utils:
         resources = _resources(binary) if isinstance(self.arch, int) else None
         constants = _constants(self._source)
         metadata = self._metadata
-        self.launches.append(Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources))
+        ttgir = get_cache_manager(metadata.hash).get_file(f"{metadata.name}.ttgir")
+        overwritten = () if ttgir is None else tuple(overwritten_operands(Path(ttgir).read_text()))
+        self.launches.append(
+            Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources, overwritten)
+        )
         registers, stack_bytes = (0, 0) if resources is None else (resources.registers, resources.stack_bytes)
         return 1, 1, registers, stack_bytes, 1024
 

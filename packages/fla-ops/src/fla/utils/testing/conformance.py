@@ -15,6 +15,10 @@ from fla.utils._spec import Case, Results, seeded
 from fla.utils.numerics import check_error_budget
 
 
+#: How often a GPU computes the result, each time to be held to the budget: what races goes wrong only now and then.
+GPU_RUNS = 3
+
+
 class Measured(NamedTuple):
     """One compared tensor: its relative error and what it was allowed."""
 
@@ -42,7 +46,7 @@ def check_case(
         gradients: compare them too.
 
     Returns:
-        What was measured, outputs first.
+        What was measured, outputs first; of several runs the worst.
 
     Raises:
         AssertionError: something is over its budget, has the wrong shape or dtype, or lacks a gradient; the message
@@ -59,14 +63,16 @@ def check_case(
 
     exact = run([_as_float64(x) for x in inputs], truth)
     baseline = run(inputs, truth)
-    result = run(inputs, backend)
+    results = [run(inputs, backend) for _ in range(1 if torch.device(device).type == "cpu" else GPU_RUNS)]
     measured, failures = [], []
     for what, expected in exact.items():
         try:
-            if result[what].dtype != baseline[what].dtype:
-                raise AssertionError(f"{what}: dtype {result[what].dtype}, expected {baseline[what].dtype}")
-            error, budget = check_error_budget(what, expected, baseline[what], result[what], dtype)
-            measured.append(Measured(what, error, budget))
+            found = []
+            for result in results:
+                if result[what].dtype != baseline[what].dtype:
+                    raise AssertionError(f"{what}: dtype {result[what].dtype}, expected {baseline[what].dtype}")
+                found.append(Measured(what, *check_error_budget(what, expected, baseline[what], result[what], dtype)))
+            measured.append(max(found, key=lambda one: one.error))
         except AssertionError as failure:
             failures.append(str(failure))
     if failures:

@@ -14,7 +14,6 @@ import torch
 from fla.utils._spec import Case, Results, seeded
 from fla.utils.numerics import check_error_budget
 
-
 #: How often a GPU computes the result, each time to be held to the budget: what races goes wrong only now and then.
 GPU_RUNS = 3
 

@@ -1,6 +1,6 @@
 """Compile the kernels of every family ahead of time, without a GPU, and report what they take of it.
 
-    python -m fla.utils.testing.aot --arch 90 [--family gla] [--share 1/2] [--json FILE]
+    python -m fla.utils.testing.aot --arch 90 [--family gla] [--share 1/2] [--cases 1/2] [--json FILE]
 
 A family takes part by ``aot_cases()`` in its spec module: pairs of a name and a function without arguments that calls
 the family's ops with ``backend="triton"`` on CPU tensors. The program fails where a kernel does not compile, needs more
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
@@ -94,11 +95,18 @@ def spec_modules(parts: Iterable[str] = PARTS) -> Iterator[ModuleType]:
                     yield module
 
 
-def compile_family(module: ModuleType, launches: list[Launch], report: Callable[[str], None], result: Result) -> None:
-    """Run the cases of a family under the dry driver and add what they launched to ``result``."""
+def compile_family(
+    module: ModuleType,
+    launches: list[Launch],
+    report: Callable[[str], None],
+    result: Result,
+    share: tuple[int, int] = (1, 1),
+) -> None:
+    """Run a share of the cases of a family under the dry driver and add what they launched to ``result``."""
     family = module.__name__.split(".")[-2]
     allowance: Mapping[str, int] = getattr(module, "AOT_SPILL_ALLOWANCE", {})
-    for case, launch_kernels in module.aot_cases():
+    first, step = share
+    for case, launch_kernels in islice(module.aot_cases(), first - 1, None, step):
         seen = len(launches)
         failed = None
         try:
@@ -141,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arch", type=_arch, required=True, help=f"one of {', '.join(map(str, SHARED_MEMORY))}")
     parser.add_argument("--family", action="append", help="this family alone; may be given again")
     parser.add_argument("--share", type=_share, default=(1, 1), metavar="I/N", help="every Nth family from the Ith on")
+    parser.add_argument("--cases", type=_share, default=(1, 1), metavar="I/N", help="every Nth case of a family")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     options = parser.parse_args(arguments)
     modules = {module.__name__.split(".")[-2]: module for module in spec_modules()}
@@ -152,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     first, step = options.share
     for family in (options.family or list(modules))[first - 1 :: step]:
         print(f"\n{family} on {options.arch}\n{_HEADER}", flush=True)
-        compile_family(modules[family], launches, lambda row: print(row, flush=True), result)
+        compile_family(modules[family], launches, lambda row: print(row, flush=True), result, options.cases)
     if options.json:
         options.json.write_text(json.dumps(asdict(result), indent=2))
     print(f"\n{len(result.compiled)} kernels for {options.arch}, {len(result.faults)} faults")

@@ -9,7 +9,7 @@ import triton
 
 from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
-from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels
+from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels, walk_kernels
 from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.utils._tiles import Block, tile_key
 
@@ -280,7 +280,7 @@ def _walk(
 ) -> None:
     """Fill o and the final states, or for the backward pass X and the states before each chunk."""
     block, chunks = call.tile.walk, call.chunks
-    kernels.walk_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
+    walk_kernels.walk_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
         walked.q,
         walked.k,
         walked.p,
@@ -323,7 +323,7 @@ def _walk_back(
     blocks, rows = triton.cdiv(call.dims[1], block.v), call.v.shape[:3]
     dbeta = call.q.new_empty(blocks, *rows, dtype=torch.float32)
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
-    kernels.walk_back_kernel[(blocks, chunks.sequences * call.heads[1])](
+    walk_kernels.walk_back_kernel[(blocks, chunks.sequences * call.heads[1])](
         walked.q,
         walked.k,
         walked.p,

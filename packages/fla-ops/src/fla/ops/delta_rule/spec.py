@@ -36,8 +36,7 @@ RAW_KEY_SHAPES = {
 }
 NEAR_TWO, NEAR_ZERO, ONE_KEY = {"logit": 5.0}, {"logit": -9.0}, {"one_key": True}
 #: Errors grow with the steps that a chunk corrects in a row. float64 has no more room for that than for rounding, so
-#: what a CPU runs is short; a GPU, which has no float64, runs the long ones. The last of them is over its budget by a
-#: sixth in float32, where what is written to the state is a sum of TF32 products.
+#: what a CPU runs is short; a GPU, which has no float64, runs the long ones.
 HARD_SHAPES = {
     "beta near 2": Shape(1, 24, 2, 16, 16, options=NEAR_TWO),
     "beta near 0": Shape(1, 70, 2, 16, 16, options=NEAR_ZERO),

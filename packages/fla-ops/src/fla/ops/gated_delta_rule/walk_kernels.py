@@ -16,9 +16,9 @@ from fla.ops._chunks_kernels import (
     store_halves,
 )
 
-#: Of what the walks read of a float32 state: sums of TF32 products err to one side, and a state that is never forgotten
-#: sums up what each chunk's read loses.
-READ_PRECISION = tl.constexpr("ieee")
+#: In float32, of the products that the next chunk's state depends on: sums of TF32 products err to one side, which adds
+#: up in a state that is never forgotten.
+STATE_PRECISION = tl.constexpr("ieee")
 
 
 @triton.jit
@@ -143,7 +143,7 @@ def walk_kernel(
             b_k = tl.trans(b_pt)
 
         b_sd = b_st.to(DTYPE)
-        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, READ_PRECISION)
+        b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
             b_st *= b_decay[None, :]
         if DECAY == 2:
@@ -153,7 +153,7 @@ def walk_kernel(
             b_read *= b_until
             b_st *= b_total
         b_y = b_vt - b_read
-        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, PRECISION)
+        b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, STATE_PRECISION)
         b_u = b_x * b_beta
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
@@ -168,7 +168,7 @@ def walk_kernel(
             tl.store(o + row_v * V + o_yt, b_o.to(DTYPE), mask=m_yt)
         if DECAY == 2:
             b_u *= b_suf
-        b_st = dot_halves(b_u, b_k, b_st, DTYPE, PRECISION)
+        b_st = dot_halves(b_u, b_k, b_st, DTYPE, STATE_PRECISION)
     if not FOR_BACKWARD:
         tl.store(end + i_nh.to(tl.int64) * K * V + o_st, b_st, mask=m_st)
 
@@ -261,7 +261,7 @@ def walk_back_kernel(
         b_a = tl.load(scores + row_v * C + o_a, mask=m_c[:, None], other=0.0)
 
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_dst.to(DTYPE), mask=m_st)
-        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, READ_PRECISION)
+        b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
             b_dst *= b_decay[None, :]
         if DECAY == 2:
@@ -271,7 +271,7 @@ def walk_back_kernel(
             b_du *= b_suf
             b_dst *= b_total
         b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
-        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, PRECISION)
+        b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, STATE_PRECISION)
         tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
         b_dv = b_du * b_beta
         tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
@@ -279,6 +279,6 @@ def walk_back_kernel(
         if DECAY == 2:
             b_dot *= b_pre
             b_dv *= b_until
-        b_dst = tl.dot(b_dot.to(DTYPE), b_q, b_dst, input_precision=PRECISION)
-        b_dst = dot_halves(-b_dv, b_p, b_dst, DTYPE, PRECISION)
+        b_dst = tl.dot(b_dot.to(DTYPE), b_q, b_dst, input_precision=STATE_PRECISION)
+        b_dst = dot_halves(-b_dv, b_p, b_dst, DTYPE, STATE_PRECISION)
     tl.store(dstart + i_nh.to(tl.int64) * K * V + o_st, b_dst, mask=m_st)

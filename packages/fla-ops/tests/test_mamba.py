@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fla.ops.mamba import selective_scan, selective_scan_fn, selective_state_update
+from fla.ops.mamba.operands import Operands
 from fla.utils.numerics import assert_close
 
 
@@ -100,3 +101,24 @@ def test_a_step_of_another_shape_is_refused_by_name() -> None:
     step = {"dt": torch.zeros(2, 6), "A": torch.zeros(6, 3), "B": torch.zeros(2, 3), "C": torch.zeros(2, 3)}
     with pytest.raises(ValueError, match=r"x: expected shape \[B, D\] with B=2, D=6, got \[2, 5\]"):
         selective_state_update(state, torch.zeros(2, 5), **step)
+
+
+@pytest.mark.parametrize(
+    ("states", "offset", "dtype", "words"),
+    [
+        (6, 0, torch.bfloat16, "bfloat16"),
+        (6, 0, torch.float16, "float16"),
+        (5, 0, torch.bfloat16, None),
+        (6, 1, torch.bfloat16, None),
+        (6, 0, torch.float32, None),
+    ],
+)
+def test_half_precision_goes_in_words_where_rows_are_whole_words(
+    states: int, offset: int, dtype: torch.dtype, words: str | None
+) -> None:
+    u = torch.randn(1, 3, 4, dtype=dtype)
+    B, C = torch.randn(2, offset + 3 * states).to(dtype)[:, offset:].view(2, 1, 3, 1, states)
+    packed, name = Operands(u, u, torch.randn(4, states), B, C, None, None, None).in_words()
+    assert name == words
+    assert torch.equal(packed.B.view(dtype), B)
+    assert torch.equal(packed.C.view(dtype), C)

@@ -42,6 +42,14 @@ class Operands(NamedTuple):
         u, delta, A, B, C = (x.contiguous() for x in self[:5])
         return Operands(u, delta, A, B, C, *(None if x is None else x.contiguous() for x in self[5:]))
 
+    def in_words(self) -> tuple[Operands, str | None]:
+        """With two elements of B and C in a word each, and their dtype; the same and None where that cannot be."""
+        dtype = self.B.dtype
+        halves = dtype == self.C.dtype and dtype in (torch.bfloat16, torch.float16)
+        if not halves or self.states % 2 or self.B.storage_offset() % 2 or self.C.storage_offset() % 2:
+            return self, None
+        return self._replace(B=self.B.view(torch.int32), C=self.C.view(torch.int32)), str(dtype).removeprefix("torch.")
+
 
 def new_states(operands: Operands, cu_seqlens: torch.Tensor | None, backend: str) -> torch.Tensor:
     """Room for the state before each span, as many as the shapes allow.

@@ -6,7 +6,8 @@ are left at the end one by one, so that no step is masked.
 
 Letters as in ``_chunks_kernels.py``; and D channels, G groups of P of them, BD of them in a program, N states of a
 channel. States are ``[Q, BD, J]``, Q pieces of J that one load brings. They are loaded as ``[Q * BD, J]``: from that
-shape every Triton gives the lanes channels to hold, and the registers pieces.
+shape every Triton gives the lanes channels to hold, and the registers pieces. ``WORDS`` is the dtype of which two
+elements of B and C are in a word, or None; R of what they are made of are a row.
 """
 
 import triton
@@ -55,9 +56,19 @@ def fetch_shared(p, stride, m, S: tl.constexpr):
 
 
 @triton.jit
-def unpack(x, BD: tl.constexpr):
-    """``[Q * BD, J]`` as ``[Q, BD, J]``, in float32."""
-    return tl.reshape(x.to(tl.float32), [x.shape[0] // BD, BD, x.shape[1]])
+def unpack(x, BD: tl.constexpr, WORDS: tl.constexpr = None):
+    """``[Q * BD, J]``, or words of two of J, as ``[Q, BD, J]``, in float32.
+
+    A word is one register from its load on; elements that a loop carries take one each, and more instructions.
+    """
+    if WORDS is None:
+        y = x.to(tl.float32)
+    elif WORDS == "bfloat16":
+        y = tl.join((x << 16).to(tl.float32, bitcast=True), (x & -65536).to(tl.float32, bitcast=True))
+    else:
+        first, second = (x & 65535).to(tl.int16), (x >> 16).to(tl.int16)
+        y = tl.join(first.to(tl.float16, bitcast=True), second.to(tl.float16, bitcast=True)).to(tl.float32)
+    return tl.reshape(y, [x.shape[0] // BD, BD, y.numel // x.shape[0]])
 
 
 @triton.jit
@@ -114,14 +125,19 @@ def locate_states(
     J: tl.constexpr,
     BD: tl.constexpr,
     MIXED: tl.constexpr,
+    WORDS: tl.constexpr = None,
 ):
-    """Channels, states, and both in ``[D, N]``, each with the mask of those that there are."""
+    """Channels, what B and C have of states, and both in ``[D, N]``, each with the mask of those that there are."""
     P: tl.constexpr = D // G
     o_p, o_row = i_b * BD + tl.arange(0, BD), i_b * BD + tl.arange(0, Q * BD) % BD
     o_n = state_columns(Q, J, BD, MIXED)
     m_d, m_n = (o_p < P) | (P % BD == 0), (o_n < N) | (Q * J == N)
     m_dn = ((o_row < P) | (P % BD == 0))[:, None] & m_n
-    return i_g * P + o_p, m_d, o_n, m_n, ((i_g * P + o_row) * N)[:, None] + o_n, m_dn
+    o_dn = ((i_g * P + o_row) * N)[:, None] + o_n
+    if WORDS is not None:
+        o_n = state_columns(Q, J // 2, BD, MIXED)
+        m_n = (o_n < N // 2) | (Q * J == N)
+    return i_g * P + o_p, m_d, o_n, m_n, o_dn, m_dn
 
 
 @triton.jit
@@ -164,6 +180,7 @@ def output_steps(
     m_d,
     D: tl.constexpr,
     S: tl.constexpr,
+    WORDS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     HAS_GATE: tl.constexpr,
 ):
@@ -173,8 +190,8 @@ def output_steps(
     for s in tl.static_range(S):
         b_u = rows[K * s].to(tl.float32)
         b_step = step_size(rows[K * s + 1].to(tl.float32), b_bias, SOFTPLUS)
-        h = advance(h, decay(b_step, b_A), b_step, b_u, unpack(B_s[s], BD))
-        b_y = over_states(h * unpack(C_s[s], BD)) + b_skip * b_u
+        h = advance(h, decay(b_step, b_A), b_step, b_u, unpack(B_s[s], BD, WORDS))
+        b_y = over_states(h * unpack(C_s[s], BD, WORDS)) + b_skip * b_u
         if HAS_GATE:
             b_z = rows[K * s + 2].to(tl.float32)
             b_y *= b_z * tl.sigmoid(b_z)
@@ -212,12 +229,14 @@ def output_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_START: tl.constexpr,
     SAVE_STATES: tl.constexpr,
+    WORDS: tl.constexpr,
     PACKED: tl.constexpr,
 ):
     """``h = e^(delta A) h + delta u B, y = (h C + D u) silu(z)``, and where asked the state before each span."""
     tl.static_assert(SPAN % S == 0)
+    R: tl.constexpr = N if WORDS is None else N // 2
     i_n, begin, length, i_g, i_b = locate(cu_seqlens, T, D, G, BD, PACKED)
-    o_d, m_d, o_n, m_n, o_dn, m_dn = locate_states(i_g, i_b, D, G, N, Q, J, BD, False)
+    o_d, m_d, o_n, m_n, o_dn, m_dn = locate_states(i_g, i_b, D, G, N, Q, J, BD, False, WORDS)
     b_A = load_states(A + o_dn, m_dn, BD)
     b_skip, b_bias = load_channels(skip, o_d, m_d, HAS_SKIP), load_channels(bias, o_d, m_d, HAS_BIAS)
     h = tl.zeros([Q, BD, J], dtype=tl.float32)
@@ -226,27 +245,28 @@ def output_kernel(
     whole = length - length % S
     operands = (u, delta, z) if HAS_GATE else (u, delta)
     # What the next steps need is fetched while these are taken. Without whole steps nothing is read of it.
-    o_g, m_ahead = (begin * G + i_g) * N + o_n, whole > 0
+    o_g, m_ahead = (begin * G + i_g) * R + o_n, whole > 0
     ahead = fetch(operands, begin * D + o_d, m_d & m_ahead, D, S)
-    B_ahead = fetch_shared(B + o_g, G * N, m_n & m_ahead, S)
-    C_ahead = fetch_shared(C + o_g, G * N, m_n & m_ahead, S)
+    B_ahead = fetch_shared(B + o_g, G * R, m_n & m_ahead, S)
+    C_ahead = fetch_shared(C + o_g, G * R, m_n & m_ahead, S)
     for i_t in range(0, whole, S):
         if SAVE_STATES:
-            if i_t % SPAN == 0:
-                store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
+            # By its mask: a branch would keep the loads of the next steps behind it.
+            p_states = states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn
+            store_states(p_states, h, m_dn & (i_t % SPAN == 0))
         rows, B_s, C_s = ahead, B_ahead, C_ahead
         t_next = begin + tl.minimum(i_t + S, whole - S)
         ahead = fetch(operands, t_next * D + o_d, m_d, D, S)
-        o_g = (t_next * G + i_g) * N + o_n
-        B_ahead, C_ahead = fetch_shared(B + o_g, G * N, m_n, S), fetch_shared(C + o_g, G * N, m_n, S)
+        o_g = (t_next * G + i_g) * R + o_n
+        B_ahead, C_ahead = fetch_shared(B + o_g, G * R, m_n, S), fetch_shared(C + o_g, G * R, m_n, S)
         p_y = y + (begin + i_t) * D + o_d
-        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, S, SOFTPLUS, HAS_GATE)
+        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, S, WORDS, SOFTPLUS, HAS_GATE)
     for i_t in range(whole, length):
         if SAVE_STATES:
             if i_t % SPAN == 0:
                 store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
         rows = fetch(operands, (begin + i_t) * D + o_d, m_d, D, 1)
-        o_g, p_y = ((begin + i_t) * G + i_g) * N + o_n, y + (begin + i_t) * D + o_d
-        B_s, C_s = fetch_shared(B + o_g, G * N, m_n, 1), fetch_shared(C + o_g, G * N, m_n, 1)
-        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, 1, SOFTPLUS, HAS_GATE)
+        o_g, p_y = ((begin + i_t) * G + i_g) * R + o_n, y + (begin + i_t) * D + o_d
+        B_s, C_s = fetch_shared(B + o_g, G * R, m_n, 1), fetch_shared(C + o_g, G * R, m_n, 1)
+        h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, 1, WORDS, SOFTPLUS, HAS_GATE)
     store_states(end + i_n * D * N + o_dn, h, m_dn)

@@ -46,8 +46,9 @@ def _tile(key: TileKey, steps: int) -> ScanTile:
 def _output_tile(key: TileKey) -> ScanTile:
     if key.key_dim > STATES_PER_LANE:
         return _tile(key, 2)
-    # B and C of twice these steps are held, in 64 registers or fewer.
-    return _tile(key, min(8, 128 // (power_of_two(key.key_dim) * key.dtype_bytes)))
+    # B and C of the next steps are held: in words, see Operands.in_words, they take half the registers.
+    words = key.dtype_bytes == 2 and key.key_dim % 2 == 0
+    return _tile(key, min(8, 128 // power_of_two(key.key_dim) if words else 32 // power_of_two(key.key_dim)))
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:

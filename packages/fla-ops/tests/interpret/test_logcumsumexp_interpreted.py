@@ -8,7 +8,6 @@ import torch
 from fla.ops.utils import normalised_writes, running_logsumexp
 from fla.utils.numerics import assert_close
 
-
 PACKED = [0, 0, 19, 299, 300]
 
 

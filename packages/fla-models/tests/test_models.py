@@ -17,6 +17,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import fla.models
 from fla.models import Cache
+from fla.models.cache import CACHE_NAME
 from fla.models.configuration import FLAConfig
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
@@ -467,6 +468,16 @@ def test_generation_takes_the_best_token_of_the_full_forward(model: Model) -> No
     assert torch.equal(generate(lm, ids, prefill_chunk_size=32), continued)
     with torch.inference_mode():
         assert torch.equal(generate(lm, ids), continued)
+
+
+def test_the_cache_goes_by_both_names_that_transformers_has_for_it() -> None:
+    lm, ids = MODELS["gla"].build(), tokens(2, 9)
+    caches = [Cache(), Cache()]
+    lm(ids, past_key_values=caches[0])
+    assert getattr(lm(ids, cache=caches[1]), CACHE_NAME) is caches[1]
+    assert torch.equal(lm(ids, past_key_values=caches[0]).logits, lm(ids, cache=caches[1]).logits)
+    with pytest.raises(TypeError, match="cache, past_key_values: two names"):
+        lm(ids, cache=caches[0], past_key_values=caches[1])
 
 
 @every_kind

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from typing import Any, Final
+
 import transformers
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from fla.layers.cache import StateCache
+
+#: What this release of transformers calls the cache in outputs, and what it calls a model with.
+CACHE_NAME: Final = (
+    "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
+)
+
+
+def takes_cache(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a forward pass that takes ``past_key_values`` take them as ``cache`` too, as later transformers call it."""
+
+    @wraps(forward)
+    def forward_with_cache(*args: Any, **kwargs: Any) -> Any:
+        if "cache" in kwargs:
+            if "past_key_values" in kwargs:
+                raise TypeError("cache, past_key_values: two names of one argument; give one of them")
+            kwargs["past_key_values"] = kwargs.pop("cache")
+        return forward(*args, **kwargs)
+
+    return forward_with_cache
 
 
 class Cache(StateCache, transformers.Cache):  # type: ignore[misc]  # update takes states by name
@@ -16,6 +41,11 @@ class Cache(StateCache, transformers.Cache):  # type: ignore[misc]  # update tak
 
     def __init__(self) -> None:
         transformers.Cache.__init__(self, layers=[])
+
+    @property
+    def is_linear(self) -> list[bool]:
+        """Nothing that ``generate`` may not ask for the length of."""
+        return [False]
 
     def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
         """Whether a layer, the first unless told, has seen anything."""

@@ -69,7 +69,7 @@ class FLAConfig(PreTrainedConfig):
         ValueError: a value that does not fit.
     """
 
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = {
         "layers.*.mlp.gate_proj": "colwise",
         "layers.*.mlp.up_proj": "colwise",

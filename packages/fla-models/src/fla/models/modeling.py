@@ -20,7 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from fla.layers import Mixer
 from fla.layers.cache import StateCache
-from fla.models.cache import Cache
+from fla.models.cache import CACHE_NAME, Cache, takes_cache
 from fla.models.configuration import FLAConfig
 from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
 from fla.models.losses import causal_loss
@@ -87,7 +87,7 @@ class FLAPreTrainedModel(PreTrainedModel):
     config: FLAConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _input_embed_layer = "embeddings"
     # Attention layers go through scaled_dot_product_attention, whatever is asked for.
     _supports_sdpa = True
@@ -153,6 +153,7 @@ class FLAModel(FLAPreTrainedModel):
         """Values that mixers take by name (``takes``), made once for all layers."""
         return {}
 
+    @takes_cache
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
@@ -172,7 +173,7 @@ class FLAModel(FLAPreTrainedModel):
             attention_mask: ``[B, L]``, 1 for a real token and 0 for padding on any side; L is T and what the cache
                 has seen. Positions count real tokens.
             inputs_embeds: ``[B, T, D]``.
-            past_key_values: states of the steps before.
+            past_key_values: states of the steps before; ``cache`` is another name for it.
             use_cache: write the states after the last step. By the config unless given, and then neither in training
                 nor for packed sequences, whose keys no cache can hold.
             output_attentions: must be False.
@@ -211,9 +212,10 @@ class FLAModel(FLAPreTrainedModel):
             hidden_states, *handed_on = block(hidden_states, *map(shared.get, mixer.takes), **call)
             shared.update(zip(mixer.hands_on, handed_on))
         hidden_states = getattr(self, self.norm_name)(hidden_states)
+        written: dict[str, Any] = {CACHE_NAME: past_key_values if use_cache else None}
         return BaseModelOutputWithPast(
             last_hidden_state=hidden_states,  # type: ignore[arg-type]  # transformers writes FloatTensor for Tensor
-            past_key_values=past_key_values if use_cache else None,
+            **written,
             hidden_states=(*seen, hidden_states) if output_hidden_states else None,  # type: ignore[arg-type]
         )
 
@@ -236,6 +238,7 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()  # type: ignore[no-untyped-call]
 
+    @takes_cache
     @can_return_tuple  # type: ignore[untyped-decorator]
     def forward(
         self,
@@ -292,10 +295,11 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
             loss = causal_loss(
                 self.config, hidden_states, logits, self.lm_head, labels, attention_mask, cu_seqlens, num_items_in_batch
             )
+        written: dict[str, Any] = {CACHE_NAME: getattr(outputs, CACHE_NAME)}
         return CausalLMOutputWithPast(
             loss=loss,  # type: ignore[arg-type]
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            **written,
             hidden_states=outputs.hidden_states,
         )
 
@@ -312,5 +316,5 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
             raise ValueError(f"cache_implementation: expected None or 'dynamic', got {implementation!r}")
         if getattr(generation_config, "is_assistant", False) and self._is_stateful:
             raise ValueError(f"{type(self).__name__} cannot assist: its recurrent state cannot be rolled back")
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache is not False:
-            model_kwargs["past_key_values"] = Cache()
+        if model_kwargs.get(CACHE_NAME) is None and generation_config.use_cache is not False:
+            model_kwargs[CACHE_NAME] = Cache()

@@ -37,7 +37,7 @@ TYPED_PROGRAM = "packages/fla/tests/typing/program.py"
 #: What kernels are compiled ahead of time for: Ampere, Hopper, Blackwell.
 ARCHITECTURES = ("80", "90", "100")
 #: Compiling takes long: of every so many cases one is compiled for each architecture, another one with other commits.
-TURNS = 9
+TURNS = 12
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = min(CORES, 8)
 TEST_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}

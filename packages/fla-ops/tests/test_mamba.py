@@ -118,7 +118,7 @@ def test_half_precision_goes_in_words_where_rows_are_whole_words(
 ) -> None:
     u = torch.randn(1, 3, 4, dtype=dtype)
     B, C = torch.randn(2, offset + 3 * states).to(dtype)[:, offset:].view(2, 1, 3, 1, states)
-    packed, name = Operands(u, u, torch.randn(4, states), B, C, None, None, None).in_words()
+    in_words, name = Operands(u, u, torch.randn(4, states), B, C, None, None, None).in_words()
     assert name == words
-    assert torch.equal(packed.B.view(dtype), B)
-    assert torch.equal(packed.C.view(dtype), C)
+    assert torch.equal(in_words.B.view(dtype), B)
+    assert torch.equal(in_words.C.view(dtype), C)

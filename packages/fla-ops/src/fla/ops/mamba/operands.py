@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops._arguments import sum_dtype
-from fla.ops.mamba.tiles import SPANS
+from fla.ops.mamba.tiles import SPANS, whole_words
 from fla.utils._validation import count_sequences
 from fla.utils._varlen import max_chunks
 
@@ -45,8 +45,8 @@ class Operands(NamedTuple):
     def in_words(self) -> tuple[Operands, str | None]:
         """With two elements of B and C in a word each, and their dtype; the same and None where that cannot be."""
         dtype = self.B.dtype
-        halves = dtype == self.C.dtype and dtype in (torch.bfloat16, torch.float16)
-        if not halves or self.states % 2 or self.B.storage_offset() % 2 or self.C.storage_offset() % 2:
+        aligned = all(x.dtype == dtype and x.storage_offset() % 2 == 0 for x in (self.B, self.C))
+        if not (aligned and whole_words(self.states, dtype.itemsize)):
             return self, None
         return self._replace(B=self.B.view(torch.int32), C=self.C.view(torch.int32)), str(dtype).removeprefix("torch.")
 

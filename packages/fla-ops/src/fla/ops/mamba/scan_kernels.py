@@ -77,6 +77,15 @@ def store_states(p, x, m):
 
 
 @triton.jit
+def save_states(states, x, o, m, i_first, i_t, DN: tl.constexpr, SPAN: tl.constexpr):
+    """Store the states before step i_t if a span starts there; ``i_first`` is the sequence's first span.
+
+    By the mask: a branch would keep the loads of the next steps behind it.
+    """
+    store_states(states + (i_first + i_t // SPAN) * DN + o, x, m & (i_t % SPAN == 0))
+
+
+@triton.jit
 def spread(x):
     """Of each channel, to its states."""
     return x[None, :, None]
@@ -251,9 +260,7 @@ def output_kernel(
     C_ahead = fetch_shared(C + o_g, G * R, m_n & m_ahead, S)
     for i_t in range(0, whole, S):
         if SAVE_STATES:
-            # By its mask: a branch would keep the loads of the next steps behind it.
-            p_states = states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn
-            store_states(p_states, h, m_dn & (i_t % SPAN == 0))
+            save_states(states, h, o_dn, m_dn, begin // SPAN + i_n, i_t, D * N, SPAN)
         rows, B_s, C_s = ahead, B_ahead, C_ahead
         t_next = begin + tl.minimum(i_t + S, whole - S)
         ahead = fetch(operands, t_next * D + o_d, m_d, D, S)
@@ -263,8 +270,7 @@ def output_kernel(
         h = output_steps(h, b_A, rows, B_s, C_s, p_y, b_skip, b_bias, m_d, D, S, WORDS, SOFTPLUS, HAS_GATE)
     for i_t in range(whole, length):
         if SAVE_STATES:
-            if i_t % SPAN == 0:
-                store_states(states + (begin // SPAN + i_n + i_t // SPAN) * D * N + o_dn, h, m_dn)
+            save_states(states, h, o_dn, m_dn, begin // SPAN + i_n, i_t, D * N, SPAN)
         rows = fetch(operands, (begin + i_t) * D + o_d, m_d, D, 1)
         o_g, p_y = ((begin + i_t) * G + i_g) * R + o_n, y + (begin + i_t) * D + o_d
         B_s, C_s = fetch_shared(B + o_g, G * R, m_n, 1), fetch_shared(C + o_g, G * R, m_n, 1)

@@ -72,9 +72,9 @@ def selective_scan_fwd_triton(
     plan = _Plan(operands, cu_seqlens, softplus, OUTPUT_TILES)
     y, last_state = torch.empty_like(plan.operands.u), plan.new_state()
     states = new_states(operands, cu_seqlens, "triton") if save_states else plan.new(0)
-    packed, words = plan.operands.in_words()
+    in_words, words = plan.operands.in_words()
     output_kernel[plan.grid](
-        *packed,
+        *in_words,
         y,
         states,
         None if initial_state is None else initial_state.contiguous(),

@@ -34,6 +34,11 @@ def cut_states(states: int) -> tuple[int, int]:
     return held // width, width
 
 
+def whole_words(states: int, element_size: int) -> bool:
+    """Whether a row of B or C is words of two elements."""
+    return element_size == 2 and states % 2 == 0
+
+
 def _tile(key: TileKey, steps: int) -> ScanTile:
     # A warp on its own never waits for others.
     if key.key_dim <= STATES_PER_LANE:
@@ -46,9 +51,9 @@ def _tile(key: TileKey, steps: int) -> ScanTile:
 def _output_tile(key: TileKey) -> ScanTile:
     if key.key_dim > STATES_PER_LANE:
         return _tile(key, 2)
-    # B and C of the next steps are held: in words, see Operands.in_words, they take half the registers.
-    words = key.dtype_bytes == 2 and key.key_dim % 2 == 0
-    return _tile(key, min(8, 128 // power_of_two(key.key_dim) if words else 32 // power_of_two(key.key_dim)))
+    # B and C of the next steps are held, and take half the registers in words.
+    room = 128 if whole_words(key.key_dim, key.dtype_bytes) else 32
+    return _tile(key, min(8, room // power_of_two(key.key_dim)))
 
 
 def _gradient_tile(key: TileKey) -> ScanTile:

@@ -23,22 +23,26 @@ def register_op(
     Args:
         name: op name, ``<family>_<form>_fwd`` or ``..._bwd``.
         schema: argument and result list, such as ``"(Tensor q, float scale) -> (Tensor, Tensor)"``.
-        implementation: what runs, on every device; autograd and autocast are off inside.
+        implementation: what runs, on every device; autograd and autocast are off inside, and the current GPU is the
+            one that the tensors lie on: kernels are launched there.
         fake: the same signature, returning empty tensors of the right shape, dtype and device.
     """
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, _without_autocast(implementation), "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, _in_its_place(implementation), "CompositeExplicitAutograd")
     torch.library.register_fake(f"fla::{name}", fake, lib=_LIBRARY)
     return getattr(torch.ops.fla, name).default  # type: ignore[no-any-return]
 
 
-def _without_autocast(implementation: Callable[..., Any]) -> Callable[..., Any]:
+def _in_its_place(implementation: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(implementation)
     def run(*args: Any) -> Any:
-        device_type = next(a.device.type for a in args if isinstance(a, torch.Tensor))
-        if not torch.is_autocast_enabled(device_type):
+        device = next(a.device for a in args if isinstance(a, torch.Tensor))
+        if device.type == "cuda" and device.index != torch._C._cuda_getDevice():
+            with torch.cuda.device(device):
+                return run(*args)
+        if not torch.is_autocast_enabled(device.type):
             return implementation(*args)
-        with torch.autocast(device_type, enabled=False):
+        with torch.autocast(device.type, enabled=False):
             return implementation(*args)
 
     return run

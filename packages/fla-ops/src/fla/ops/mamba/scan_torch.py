@@ -140,8 +140,7 @@ def selective_scan_bwd_torch(
     ddelta = scan.join(dstep)
     if scan.raw is not None:
         ddelta = ddelta * scan.raw.sigmoid()
-    none = u.new_empty(0)
-    dz = none
+    dz = u.new_empty(0)
     if z is not None and gate is not None and outputs is not None:
         sigmoid = gate.sigmoid()
         dz = (dy * _skip(scan.join(outputs), operands) * sigmoid * (1 + gate * (1 - sigmoid))).to(z.dtype)
@@ -151,9 +150,9 @@ def selective_scan_bwd_torch(
         scan.last(drates.transpose(0, 1))[0].to(A.dtype),
         scan.layout.join(dB, B.dtype),
         scan.layout.join(dC, C.dtype),
-        none if skip is None else (dread * u).sum((0, 1)).to(skip.dtype),
+        u.new_empty(0) if skip is None else (dread * u).sum((0, 1)).to(skip.dtype),
         dz,
-        none if bias is None else ddelta.sum((0, 1)).to(bias.dtype),
+        u.new_empty(0) if bias is None else ddelta.sum((0, 1)).to(bias.dtype),
         scan.last(dstate),
     )
 

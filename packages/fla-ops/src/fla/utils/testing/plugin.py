@@ -3,8 +3,11 @@
 - Memory that nobody has written to yet is NaN (the largest number for integers), so that an op which leaves a part of
   its result unwritten fails. ``@pytest.mark.unpoisoned`` lets a test be.
 - Random numbers are seeded by the test's node id; under Hypothesis by each example.
-- The fixture ``device`` is what the tests run on: ``FLA_TEST_DEVICE``, else a GPU where there is one.
+- The fixture ``device`` is what the tests run on: ``FLA_TEST_DEVICE``, else a GPU where there is one. Tensors, layers
+  and models that a test makes lie there unless it says otherwise; what is drawn from a CPU generator is drawn on the CPU
+  and moved, so that it is the same on every device. ``@pytest.mark.own_device`` leaves all that to the test.
 - Each xdist worker has one GPU.
+- ``--share 2/3`` runs the second third of the tests; ``--large`` those that take most of a GPU's memory, alone.
 - Triton's interpreter, where that runs the kernels, knows bfloat16.
 
 It is no entry point: that would load it into the test run of everybody who has the wheel installed.
@@ -16,7 +19,7 @@ import os
 import random
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -27,13 +30,24 @@ from torch.utils._device import _device_constructors
 from fla.utils._backend import INTERPRETED
 
 _UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"
+_LARGE = "large: takes most of a GPU's memory, so it runs by itself, where asked for (--large)"
+_OWN_DEVICE = "own_device: tensors lie on the CPU unless the test says otherwise"
 _FUNCTIONS = ("empty", "empty_like", "empty_strided", "empty_permuted")
 _METHODS = ("new_empty", "new_empty_strided")
+_RANDOM = ("rand", "randn", "randint", "randperm", "normal")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--share`` and ``--large``."""
+    parser.addoption("--large", action="store_true", help="only the tests that take most of a GPU's memory")
+    parser.addoption("--share", default="1/1", metavar="I/N", help="the I-th of N shares of the tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker, pick the worker's GPU before anything has started CUDA, and prepare the interpreter."""
     config.addinivalue_line("markers", _UNPOISONED)
+    config.addinivalue_line("markers", _OWN_DEVICE)
+    config.addinivalue_line("markers", _LARGE)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker.isdecimal() and (devices := visible_gpus()):
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker) % len(devices)]
@@ -41,6 +55,14 @@ def pytest_configure(config: pytest.Config) -> None:
         from fla.utils.testing.interpreter import teach_bfloat16
 
         teach_bfloat16()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the large tests, or all others, and those of other shares: each N-th test is of one share."""
+    items[:] = [item for item in items if (item.get_closest_marker("large") is None) != config.getoption("--large")]
+    share, shares = (int(number) for number in config.getoption("--share").split("/"))
+    items[:] = items[share - 1 :: shares]
 
 
 def pytest_collection_finish() -> None:
@@ -88,6 +110,34 @@ def _poisoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     for name in _METHODS:
         monkeypatch.setattr(torch.Tensor, name, poisoned(getattr(torch.Tensor, name)))
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device(
+    request: pytest.FixtureRequest, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    if device.type == "cpu" or request.node.get_closest_marker("own_device"):
+        yield
+        return
+    for name in _RANDOM:
+        monkeypatch.setattr(torch, name, drawn_on_its_generator(getattr(torch, name), device))
+    torch.set_default_device(device)
+    yield
+    torch.set_default_device(None)
+
+
+def drawn_on_its_generator(draw: Callable[..., torch.Tensor], device: torch.device) -> Callable[..., torch.Tensor]:
+    """``draw`` that draws on its generator's device, where it is told of one and of no device, and moves the result."""
+
+    @wraps(draw)
+    def draw_and_move(*args: Any, **kwargs: Any) -> torch.Tensor:
+        generator = kwargs.get("generator")
+        if generator is None or kwargs.get("device") is not None:
+            return draw(*args, **kwargs)
+        requires_grad = kwargs.pop("requires_grad", False)
+        return draw(*args, **kwargs, device=generator.device).to(device).requires_grad_(requires_grad)
+
+    return draw_and_move
 
 
 def poisoned(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

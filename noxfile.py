@@ -291,6 +291,13 @@ def aot(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Every test on the GPU of this machine, conformance, and times; what follows -- goes to tools/gpu.py."""
+    editable(session)
+    session.run("python", "tools/gpu.py", *session.posargs)
+
+
+@nox.session
 def transformers_newest(session: nox.Session) -> None:
     """The tests of the packages that stand on transformers, with the newest release they allow."""
     editable(session)

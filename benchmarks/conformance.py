@@ -1,7 +1,7 @@
 """Hold every case of every spec against the error budget on this machine, and print the worst error of each family.
 
     python benchmarks/conformance.py [--parts fla.ops,fla.modules] [--only gla,layernorm] [--dtypes bfloat16]
-                                     [--backend triton] [--jobs 4] [--seconds 500]
+                                     [--backend triton] [--jobs 4] [--share 1/3] [--seconds 500]
 
 Run it on a GPU: the test suite covers the torch backend and, in Triton's interpreter, the tiny cases. Truth is the
 torch backend in float64 where there is one, because the test suite holds that to the reference and the reference, step
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--truth", help="the backend that is right, in float64")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the device")
+    parser.add_argument("--share", default="1/1", help="every third set of cases, from the first: 1/3")
     parser.add_argument("--seconds", type=float, default=3600.0, help="how long the whole run may take")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -126,6 +127,8 @@ def main() -> None:
         for first in range(0, len(spec.cases), CASES_OF_A_PROCESS)
         if options.backend in spec.backends and (only is None or spec.name in only)
     ]
+    share, shares = map(int, options.share.split("/"))
+    jobs = jobs[share - 1 :: shares]
     end = time.time() + options.seconds
     found: dict[tuple[str, str], list[Found]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:

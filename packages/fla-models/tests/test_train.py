@@ -28,6 +28,8 @@ from fla.models._train_checkpoints import flaw, mark_whole, newest_whole
 from fla.models._train_settings import SIZES, make_config, make_model, parse_override
 from fla.utils.testing.ranks import run_ranks
 
+# The command finds its device by itself.
+pytestmark = pytest.mark.own_device
 TINY = ["--set", "hidden_size=16", "--set", "num_hidden_layers=1", "--set", "num_heads=1"]
 SHORT = ["--steps", "30", "--batch", "2", "--length", "32", "--lr", "3e-2", *TINY]
 
@@ -104,7 +106,7 @@ def test_the_default_text_is_the_standard_library() -> None:
 
 
 def test_a_dataset_is_read_by_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    import datasets
+    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
 
     asked: list[Any] = []
 
@@ -393,7 +395,7 @@ def test_bad_input_ends_in_one_line(
 def test_an_unreachable_dataset_ends_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import datasets
+    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
 
     def load_dataset(*args: Any, **kwargs: Any) -> None:
         raise datasets.exceptions.DatasetNotFoundError("no\nsuch dataset")

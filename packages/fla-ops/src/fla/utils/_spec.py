@@ -74,6 +74,8 @@ class Spec:
     truth: str = "reference"
     features: frozenset[str] = field(default_factory=frozenset)
     """Of ``state``, ``packed``, ``compile``, ``backward``."""
+    timed_sizes: Sizes = field(default_factory=dict)
+    """Sizes in which it is timed, where they are not those of most families."""
 
 
 def specs(part: str) -> Iterator[Spec]:

@@ -68,6 +68,7 @@ SPEC = Spec(
     cost=cost,
     sequence_ops=(SequenceOp(parallel_based, partial(draw, QKV)),),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"K": 16},
 )
 
 

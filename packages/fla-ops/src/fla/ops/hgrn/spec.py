@@ -66,6 +66,7 @@ SPEC = Spec(
     cost=cost,
     sequence_ops=(SequenceOp(chunk_hgrn, make_inputs), SequenceOp(fused_recurrent_hgrn, make_inputs)),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"V": 2048},
 )
 
 

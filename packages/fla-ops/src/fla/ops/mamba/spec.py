@@ -104,6 +104,7 @@ SPEC = Spec(
     cost=cost,
     sequence_ops=(SequenceOp(scan, partial(draw, GATED)),),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"H": 1, "HV": 4096, "K": 16, "V": 1},
 )
 
 #: Addresses, which every tile reads again once: two steps of 16 states, and what the next two read, fill the registers.

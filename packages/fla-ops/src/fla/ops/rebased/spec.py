@@ -53,6 +53,7 @@ SPEC = Spec(
     cost=cost,
     sequence_ops=(SequenceOp(parallel_rebased, partial(draw, QKV)),),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"K": 16},
 )
 
 

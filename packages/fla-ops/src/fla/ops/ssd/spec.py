@@ -110,6 +110,7 @@ SPEC = Spec(
         SequenceOp(recurrent, partial(draw, OPERANDS)),
     ),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"H": 1, "HV": 64, "V": 64},
 )
 
 

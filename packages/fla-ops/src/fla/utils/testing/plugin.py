@@ -4,8 +4,8 @@
   its result unwritten fails. ``@pytest.mark.unpoisoned`` lets a test be.
 - Random numbers are seeded by the test's node id; under Hypothesis by each example.
 - The fixture ``device`` is what the tests run on: ``FLA_TEST_DEVICE``, else a GPU where there is one. Tensors, layers
-  and models that a test makes lie there unless it says otherwise; what is drawn from a CPU generator is drawn on the CPU
-  and moved, so that it is the same on every device. ``@pytest.mark.own_device`` leaves all that to the test.
+  and models that a test makes lie there unless it says otherwise; what is drawn from a CPU generator is drawn on the
+  CPU and moved, so that it is the same on every device. ``@pytest.mark.own_device`` leaves all that to the test.
 - Each xdist worker has one GPU.
 - ``--share 2/3`` runs the second third of the tests; ``--large`` those that take most of a GPU's memory, alone.
 - Triton's interpreter, where that runs the kernels, knows bfloat16.

@@ -20,6 +20,8 @@ from fla.layers.utils import (
     update_layer_cache,
 )
 
+# What is written here lies on the CPU.
+pytestmark = pytest.mark.own_device
 MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 1, 0]])
 
 

@@ -19,6 +19,8 @@ from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
 from fla.utils.testing.ranks import run_ranks
 
+# Its processes have no GPU.
+pytestmark = pytest.mark.own_device
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gla": ("GLA", {"attn": {"layers": [1], "num_heads": 4, "num_kv_heads": 2}, "tie_word_embeddings": True}),
     "transformer": ("Transformer", {"num_kv_heads": 2, "qk_norm": True, "fuse_linear_cross_entropy": True}),

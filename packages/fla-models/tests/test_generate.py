@@ -20,6 +20,10 @@ from fla.models._tokenizer import END_OF_TEXT, VOCABULARY, byte_tokenizer
 from fla.models._train_checkpoints import mark_whole
 
 
+# The command finds its device by itself.
+pytestmark = pytest.mark.own_device
+
+
 def command(*arguments: str | Path) -> int:
     return exit_code("generate", lambda: generate.main([*map(str, arguments)]))
 

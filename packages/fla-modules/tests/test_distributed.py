@@ -32,6 +32,7 @@ def work(folder: str) -> None:
     dist.barrier()
 
 
+@pytest.mark.own_device
 @pytest.mark.skipif(not dist.is_available(), reason="this PyTorch is built without torch.distributed")
 def test_classes_shared_out_among_ranks(tmp_path: Path) -> None:
     logits, target = torch.randn(6, 12, dtype=torch.float64), torch.randint(0, 12, (6,))

@@ -48,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _UNPOISONED)
     config.addinivalue_line("markers", _OWN_DEVICE)
     config.addinivalue_line("markers", _LARGE)
+    # Once only PyTorch looks up which functions a default device applies to: it must be the real ones.
+    _device_constructors()
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker.isdecimal() and (devices := visible_gpus()):
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker) % len(devices)]
@@ -104,8 +106,6 @@ def _poisoned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """
     if request.node.get_closest_marker("unpoisoned"):
         return
-    # Once only PyTorch looks up which functions a default device applies to: it must be the real ones.
-    _device_constructors()
     for name in _FUNCTIONS:
         monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
     for name in _METHODS:

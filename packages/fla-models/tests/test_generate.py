@@ -19,7 +19,6 @@ from fla.models._command import exit_code
 from fla.models._tokenizer import END_OF_TEXT, VOCABULARY, byte_tokenizer
 from fla.models._train_checkpoints import mark_whole
 
-
 # The command finds its device by itself.
 pytestmark = pytest.mark.own_device
 

@@ -200,6 +200,17 @@ def test_bfloat16_stays_near_float32(name: str) -> None:
     assert_close("bfloat16", exact(x.bfloat16().to(x.dtype))[0], o, 0.03)
 
 
+@every_mixer
+def test_autocast_stays_near_float32(name: str) -> None:
+    layer, x = build(name).train(), inputs(2, 20).requires_grad_()
+    with torch.autocast(x.device.type, torch.bfloat16):
+        o, *_ = layer(x)
+    (dx,) = torch.autograd.grad(o.float().sum(), x)
+    expected, *_ = layer(x)
+    assert_close("output", expected, o, 0.03)
+    assert_close("gradient", torch.autograd.grad(expected.sum(), x)[0], dx, 0.1)
+
+
 @every_layer
 def test_compiles_whole(name: str) -> None:
     torch._dynamo.reset()

@@ -99,10 +99,11 @@ class Comba(DecayingDeltaHeads):
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Queries, keys, values, decay and write strengths of x, the recurrence, and the gated output."""
         q, k, v, conv_state = self.heads(x, call)
-        p = k * self.decay.sigmoid().unsqueeze(-1) if self.use_inner_decay else k
+        # Under autocast the parameters are wider than what they multiply.
+        p = (k * self.decay.sigmoid().unsqueeze(-1)).to(k.dtype) if self.use_inner_decay else k
         a = self.a_proj(x)
         o, state = (fused_recurrent_comba if self.is_recurrent(call) else chunk_comba)(
-            q=q - p * self.D.unsqueeze(-1) if self.use_output_correction else q,
+            q=(q - p * self.D.unsqueeze(-1)).to(q.dtype) if self.use_output_correction else q,
             k=k,
             v=v,
             p=p,

@@ -117,4 +117,4 @@ class DeltaNet(DeltaHeads):
 def _divide_by_sum(x: torch.Tensor) -> torch.Tensor:
     total = x.sum(-1, keepdim=True)
     # Where an activation has left nothing there is nothing to divide.
-    return x / torch.where(total == 0, 1, total)
+    return (x / torch.where(total == 0, 1, total)).to(x.dtype)

@@ -18,7 +18,7 @@ from transformers.utils import import_utils
 import fla.ops.gated_delta_rule.api
 import fla.ops.kda.api
 from fla.modules import FusedRMSNormGated, ShortConvolution
-from fla.utils.numerics import assert_close
+from fla.utils.numerics import assert_close, get_err_ratio
 
 SMALL = {
     "vocab_size": 64,
@@ -146,3 +146,22 @@ def test_older_releases_build_their_norm_and_convolution_of_us(activation: str) 
     first, cache = convolution(x[:, :4], cache=None, output_final_state=True)
     last, _ = convolution(x[:, 4:], cache=cache, output_final_state=True, use_precomputed=True)
     assert_close("convolution", whole, torch.cat([first, last], 1), 1e-5)
+
+
+def test_packed_rows_stay_apart_where_the_boundaries_come_as_cu_seq_lens_q(monkeypatch: pytest.MonkeyPatch) -> None:
+    ported = next((model for model in INSTALLED if model.folder == "kimi_linear"), None)
+    if ported is None:
+        pytest.skip("this transformers has no Kimi-Linear")
+    # A filter of one step: transformers' own convolution knows no boundaries.
+    model = ported._replace(config={**ported.config, "linear_conv_kernel_dim": 1}).load(monkeypatch, with_us=True)
+    lengths = (5, 1, 70, 24)
+    ids = tokens(sum(lengths))[:1]
+    ends = torch.tensor([0, *lengths]).cumsum(0).int()
+    packing = {f"cu_seq_lens_{of}": ends for of in "qk"} | {f"max_length_{of}": max(lengths) for of in "qk"}
+    position_ids = torch.cat([torch.arange(length) for length in lengths])[None]
+    with torch.no_grad():
+        one_by_one = torch.cat([model(row, use_cache=False).logits for row in ids.split(lengths, 1)], 1)
+        packed = model(ids, position_ids=position_ids, use_cache=False, **packing).logits
+        mixed = model(ids, position_ids=position_ids, use_cache=False).logits
+    assert_close("logits", one_by_one, packed, TIGHT)
+    assert get_err_ratio(one_by_one, mixed) > 1e-2

@@ -33,7 +33,7 @@ FUNCTIONS = [
     "fla.ops.gated_delta_rule.fused_recurrent.FusedRecurrentFunction",
 ]
 #: transformers passes these, and drops those that a signature does not show.
-PASSED = {"g", "beta", "initial_state", "output_final_state", "use_qk_l2norm_in_kernel", "cu_seqlens"}
+PASSED = {"g", "beta", "initial_state", "output_final_state", "use_qk_l2norm_in_kernel", "cu_seqlens", "cu_seq_lens_q"}
 
 
 def resolve(path: str) -> Any:

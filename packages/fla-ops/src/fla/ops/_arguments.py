@@ -8,7 +8,6 @@ import torch
 
 from fla.utils._validation import (
     bind_shapes,
-    check_boundaries,
     check_cu_seqlens,
     check_floating,
     check_not_empty,
@@ -27,7 +26,6 @@ def check_heads(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     *,
-    cu_seqlens_cpu: torch.Tensor | None = None,
     state_v_first: bool = False,
     grouped: bool = False,
     query: str = "q",
@@ -42,7 +40,6 @@ def check_heads(
         scale: ``K ** -0.5`` unless given.
         initial_state: ``[N, HV, K, V]``, or ``[N, HV, V, K]`` where ``state_v_first``.
         cu_seqlens: boundaries of packed sequences.
-        cu_seqlens_cpu: the same on the CPU, whose values are checked.
         state_v_first: the layout of states.
         grouped: several value heads may share a query head.
         query: what the caller calls q.
@@ -65,8 +62,6 @@ def check_heads(
     sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
     bind_shapes({"initial_state": (initial_state, state_letters)}, known={**sizes, **sequences})
     check_same_device({query: q, "k": k, "v": v, **tensors, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
-    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
-        check_boundaries(cu_seqlens_cpu.tolist(), sizes["T"], "cu_seqlens_cpu")
     return sizes["K"] ** -0.5 if scale is None else float(scale)
 
 

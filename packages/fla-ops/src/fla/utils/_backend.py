@@ -24,7 +24,16 @@ def _process_choice() -> str | None:
     return choice
 
 
+def _process_debugs() -> bool:
+    choice = os.environ.get("FLA_DEBUG") or "0"
+    if choice not in ("0", "1"):
+        raise ValueError(f"FLA_DEBUG: expected 0 or 1, got {choice!r}")
+    return choice == "1"
+
+
 PROCESS_BACKEND: str | None = _process_choice()
+#: Whether arguments are checked where this waits for the device.
+DEBUG: bool = _process_debugs()
 HAS_TRITON: bool = find_spec("triton") is not None
 INTERPRETED: bool = os.environ.get("TRITON_INTERPRET") == "1"
 

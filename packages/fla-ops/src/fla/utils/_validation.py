@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from fla.utils import _backend
+
 FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MAX_HEAD_DIM = 256
 
@@ -99,15 +101,77 @@ def check_cu_seqlens(cu_seqlens: torch.Tensor | None, batch: int) -> None:
     """
     if cu_seqlens is None:
         return
-    if not isinstance(cu_seqlens, torch.Tensor) or cu_seqlens.dtype not in (torch.int32, torch.int64):
-        got = cu_seqlens.dtype if isinstance(cu_seqlens, torch.Tensor) else type(cu_seqlens).__name__
-        raise TypeError(f"cu_seqlens: expected an int32 or int64 tensor [N + 1], got {got}")
-    if cu_seqlens.ndim != 1 or cu_seqlens.shape[0] < 2:
-        raise ValueError(f"cu_seqlens: expected shape [N + 1] with N >= 1, got {list(cu_seqlens.shape)}")
+    _check_form("cu_seqlens", cu_seqlens)
     if batch != 1:
         raise ValueError(
             f"cu_seqlens: packed sequences need a batch of 1, got B={batch}; flatten [B, T, ...] to [1, B * T, ...]"
         )
+
+
+def _check_form(name: str, boundaries: torch.Tensor) -> None:
+    if not isinstance(boundaries, torch.Tensor) or boundaries.dtype not in (torch.int32, torch.int64):
+        got = boundaries.dtype if isinstance(boundaries, torch.Tensor) else type(boundaries).__name__
+        raise TypeError(f"{name}: expected an int32 or int64 tensor [N + 1], got {got}")
+    if boundaries.ndim != 1 or boundaries.shape[0] < 2:
+        raise ValueError(f"{name}: expected shape [N + 1] with N >= 1, got {list(boundaries.shape)}")
+
+
+def resolve_boundaries(
+    x: torch.Tensor,
+    cu_seqlens: torch.Tensor | None,
+    cu_seqlens_cpu: torch.Tensor | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """The boundaries of packed sequences in x ``[B, T, ...]``, from whichever argument has them.
+
+    Values are read on the CPU alone, where that waits for nothing, or with ``FLA_DEBUG=1``; never inside a graph.
+
+    Args:
+        x: what is packed; the result is on its device.
+        cu_seqlens: the boundaries on that device: they decide.
+        cu_seqlens_cpu: the same on the CPU.
+        cu_seq_lens_q: a second spelling of ``cu_seqlens``.
+
+    Raises:
+        TypeError: not an int32 or int64 tensor.
+        ValueError: not 1-D, on the wrong device, not from 0 up to T, or two arguments disagree.
+    """
+    if cu_seq_lens_q is not None:
+        _check_form("cu_seq_lens_q", cu_seq_lens_q)
+        if cu_seqlens is None:
+            cu_seqlens = cu_seq_lens_q
+        else:
+            _check_agreement(cu_seqlens, "cu_seq_lens_q", cu_seq_lens_q)
+    if cu_seqlens_cpu is None:
+        return cu_seqlens
+    _check_form("cu_seqlens_cpu", cu_seqlens_cpu)
+    if cu_seqlens_cpu.device.type != "cpu":
+        raise ValueError(f"cu_seqlens_cpu: expected on cpu, got {cu_seqlens_cpu.device}; give that as cu_seqlens")
+    if not isinstance(x, torch.Tensor) or x.ndim < 2:
+        return cu_seqlens  # x itself is refused by the caller
+    if not torch.compiler.is_compiling():
+        check_boundaries(cu_seqlens_cpu.tolist(), x.shape[1], "cu_seqlens_cpu")
+    if cu_seqlens is None:
+        # From pageable memory the copy is taken at once, and nothing waits; pinned memory could be rewritten before.
+        pinned = not torch.compiler.is_compiling() and cu_seqlens_cpu.is_pinned()
+        return cu_seqlens_cpu.to(x.device, non_blocking=not pinned)
+    _check_agreement(cu_seqlens, "cu_seqlens_cpu", cu_seqlens_cpu)
+    return cu_seqlens
+
+
+def _check_agreement(cu_seqlens: torch.Tensor, name: str, other: torch.Tensor) -> None:
+    """Raise ValueError where ``other`` has other boundaries, as far as this can be seen without waiting."""
+    _check_form("cu_seqlens", cu_seqlens)
+    if other is cu_seqlens:
+        return
+    if other.shape != cu_seqlens.shape:
+        raise ValueError(f"{name}: expected shape {list(cu_seqlens.shape)} as cu_seqlens, got {list(other.shape)}")
+    on_cpu = cu_seqlens.device.type == other.device.type == "cpu"
+    if torch.compiler.is_compiling() or not (on_cpu or _backend.DEBUG):
+        return
+    for i, (expected, got) in enumerate(zip(cu_seqlens.tolist(), other.tolist())):
+        if got != expected:
+            raise ValueError(f"{name}: expected the boundaries of cu_seqlens, {expected} at {i}, got {got}")
 
 
 def check_boundaries(boundaries: Sequence[int], total: int, name: str = "cu_seqlens") -> None:

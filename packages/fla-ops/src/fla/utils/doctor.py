@@ -179,8 +179,8 @@ def _attempt(doing: str, action: Callable[[], ResultT], findings: list[Finding])
     try:
         return action()
     except Exception as error:  # noqa: BLE001 - a damaged installation can raise anything
-        if str(error).startswith("FLA_BACKEND"):
-            finding = Finding(str(error), "set it right, or unset it to let the device decide")
+        if str(error).startswith(("FLA_BACKEND", "FLA_DEBUG")):
+            finding = Finding(str(error), "set it right, or unset it")
         else:
             reason = f"{type(error).__name__}: {error}"
             finding = Finding(f"{doing} failed: {reason}", "pip install --force-reinstall --no-deps fla-ops")

@@ -9,12 +9,12 @@ from fla.modules.convolution.reference import causal_conv1d_ref, last_inputs
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
     bind_shapes,
-    check_boundaries,
     check_cu_seqlens,
     check_floating,
     check_not_empty,
     check_same_device,
     count_sequences,
+    resolve_boundaries,
 )
 from fla.utils._varlen import boundaries
 
@@ -50,7 +50,8 @@ def causal_conv1d(
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1. No filter
             reaches over a boundary.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
 
     Returns:
         ``(y, final_state)``: y ``[B, T, D]`` in the dtype of x; the state ``[N, D, W]`` likewise, None unless asked
@@ -64,6 +65,7 @@ def causal_conv1d(
         {"x": (x, "B T D"), "weight": (weight, "D W"), "bias": (bias, "D?"), "residual": (residual, "B T D?")}
     )
     check_not_empty(sizes)
+    cu_seqlens = resolve_boundaries(x, cu_seqlens, cu_seqlens_cpu)
     check_cu_seqlens(cu_seqlens, sizes["B"])
     sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
     bind_shapes({"initial_state": (initial_state, "N D W?")}, known={**sizes, **sequences})
@@ -71,8 +73,6 @@ def causal_conv1d(
     check_floating(given)
     check_same_device({**given, "cu_seqlens": cu_seqlens})
     activate = _activates(activation)
-    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
-        check_boundaries(cu_seqlens_cpu.tolist(), sizes["T"], "cu_seqlens_cpu")
     if choose_backend(x, backend) == "triton":
         y = run_conv_triton(x, weight, bias, residual, initial_state, activate, cu_seqlens)
     else:

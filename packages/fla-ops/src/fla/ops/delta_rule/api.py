@@ -10,6 +10,7 @@ from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
 from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
 from fla.ops.gated_delta_rule.options import unit
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 
 def chunk_delta_rule(
@@ -43,7 +44,8 @@ def chunk_delta_rule(
         output_final_state: also return the state after the last step.
         use_qk_l2norm_in_kernel: divide q and k by their norms, in float32.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -53,8 +55,9 @@ def chunk_delta_rule(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     others = {"beta": (beta, "B T HV")}
-    scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, grouped=True)
+    scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, grouped=True)
     chosen = choose_backend(q, backend)
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)

@@ -11,7 +11,7 @@ from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
 from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
 from fla.ops.gated_delta_rule.options import unit
 from fla.utils._backend import choose_backend
-from fla.utils._validation import bind_shapes
+from fla.utils._validation import bind_shapes, resolve_boundaries
 
 
 def chunk_gated_delta_product(
@@ -53,7 +53,8 @@ def chunk_gated_delta_product(
         output_final_state: also return the state after the last token.
         use_qk_l2norm_in_kernel: divide q and k by their norms, in float32.
         cu_seqlens: boundaries of packed sequences ``[N + 1]`` in tokens, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -74,8 +75,7 @@ def chunk_gated_delta_product(
         initial_state,
         output_final_state,
         use_qk_l2norm_in_kernel,
-        cu_seqlens,
-        cu_seqlens_cpu,
+        resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu),
         backend,
         recurrent=False,
     )
@@ -116,7 +116,6 @@ def fused_recurrent_gated_delta_product(
         output_final_state,
         use_qk_l2norm_in_kernel,
         cu_seqlens,
-        None,
         backend,
         recurrent=True,
     )
@@ -134,7 +133,6 @@ def _gated_delta_product(
     output_final_state: bool,
     use_qk_l2norm_in_kernel: bool,
     cu_seqlens: torch.Tensor | None,
-    cu_seqlens_cpu: torch.Tensor | None,
     backend: str | None,
     recurrent: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -148,7 +146,6 @@ def _gated_delta_product(
         scale,
         initial_state,
         cu_seqlens,
-        cu_seqlens_cpu=cu_seqlens_cpu,
         grouped=True,
     )
     chosen = choose_backend(q, backend)

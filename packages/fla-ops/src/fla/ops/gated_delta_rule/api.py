@@ -11,6 +11,7 @@ from fla.ops.gated_delta_rule.gate import fused_gdn_gate
 from fla.ops.gated_delta_rule.options import unit, write_strength
 from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 
 def chunk_gated_delta_rule(
@@ -32,6 +33,7 @@ def chunk_gated_delta_rule(
     A_log: torch.Tensor | None = None,
     dt_bias: torch.Tensor | None = None,
     backend: str | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""The gated delta rule over whole sequences, chunk by chunk (arXiv 2412.06464).
 
@@ -55,11 +57,14 @@ def chunk_gated_delta_rule(
         allow_neg_eigval: double that sigmoid, so that the state's transition may have eigenvalues down to -1.
         state_v_first: states are ``[N, HV, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         use_gate_in_kernel: g is what :func:`fused_gdn_gate` makes the decay of, with ``A_log`` and ``dt_bias``.
         A_log: logarithm of the decay's rate ``[HV]``.
         dt_bias: the gate's bias ``[HV]``; none unless given.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+        cu_seq_lens_q: a second spelling of ``cu_seqlens``, which transformers' models use; where both are given they
+            must agree, which is checked as for ``cu_seqlens_cpu``.
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
@@ -69,6 +74,7 @@ def chunk_gated_delta_rule(
         ValueError: an argument of the wrong shape, on another device, a gate without its parameters or with some it
             does not use, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu, cu_seq_lens_q)
     gates = {"g": (g, "B T HV?"), "beta": (beta, "B T HV")}
     scale = check_heads(
         q,
@@ -78,7 +84,6 @@ def chunk_gated_delta_rule(
         scale,
         initial_state,
         cu_seqlens,
-        cu_seqlens_cpu=cu_seqlens_cpu,
         state_v_first=state_v_first,
         grouped=True,
     )
@@ -129,6 +134,7 @@ def fused_recurrent_gated_delta_rule(
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
     backend: str | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""The gated delta rule one step after the other: for decoding and short sequences (arXiv 2412.06464).
 
@@ -158,10 +164,12 @@ def fused_recurrent_gated_delta_rule(
         state_v_first: states are ``[N, HV, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+        cu_seq_lens_q: a second spelling of ``cu_seqlens``; see :func:`chunk_gated_delta_rule`.
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seq_lens_q=cu_seq_lens_q)
     per_channel = beta is not None and beta.dim() == 4
     others = {
         "g": (g, "B T HV?"),

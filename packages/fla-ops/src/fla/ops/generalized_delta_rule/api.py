@@ -9,7 +9,7 @@ from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
 from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
 from fla.ops.generalized_delta_rule.reference import naive_recurrent_dplr_delta_rule
 from fla.utils._backend import choose_backend
-from fla.utils._validation import check_same_dtype
+from fla.utils._validation import check_same_dtype, resolve_boundaries
 
 
 def chunk_dplr_delta_rule(
@@ -50,7 +50,8 @@ def chunk_dplr_delta_rule(
         initial_state: state before the first step ``[N, H, K, V]``; N is B, or the number of packed sequences.
         output_final_state: also return the state after the last step.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         safe_gate: a promise that decays end at ``lower_bound``; nothing depends on it, decays of any strength are safe.
         chunk_size: nothing depends on it: the kernels choose their chunks.
         disable_recompute: nothing depends on it: what the backward pass keeps is the kernels' choice.
@@ -64,7 +65,8 @@ def chunk_dplr_delta_rule(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
-    scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens, cu_seqlens_cpu)
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
+    scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_dplr_delta_rule(
@@ -151,7 +153,8 @@ def chunk_iplr_delta_rule(
         initial_state: ``[N, H, K, V]``.
         output_final_state: also return the last state.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -223,7 +226,6 @@ def check_operands(
     scale: float | None,
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
-    cu_seqlens_cpu: torch.Tensor | None = None,
     names: tuple[str, str, str, str] = ("q", "a", "b", "gk?"),
 ) -> float:
     """Validate the arguments of :func:`chunk_dplr_delta_rule` and return the scale.
@@ -238,7 +240,6 @@ def check_operands(
         scale: likewise.
         initial_state: likewise.
         cu_seqlens: likewise.
-        cu_seqlens_cpu: likewise.
         names: what the caller calls q, a, b and gk, the last with a question mark if it may be None.
     """
     query, read, write, decay = names
@@ -247,6 +248,6 @@ def check_operands(
         write: (b, "B T H K"),
         decay.rstrip("?"): (gk, "B T H K?" if decay.endswith("?") else "B T H K"),
     }
-    scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, query=query)
+    scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, query=query)
     check_same_dtype({query: q, read: a, write: b})
     return scale

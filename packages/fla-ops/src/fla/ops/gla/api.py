@@ -9,6 +9,7 @@ from fla.ops.gla.chunk import run_chunk_gla
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.gla.reference import naive_recurrent_gla
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 
 def chunk_gla(
@@ -42,7 +43,8 @@ def chunk_gla(
         output_final_state: also return the state after the last step.
         state_v_first: states are ``[N, H, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -52,10 +54,9 @@ def chunk_gla(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     gates = {"g": (g, "B T H K")}
-    scale = check_heads(
-        q, k, v, gates, scale, initial_state, cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, state_v_first=state_v_first
-    )
+    scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_gla(

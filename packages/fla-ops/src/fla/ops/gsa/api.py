@@ -13,13 +13,13 @@ from fla.ops.utils import normalised_writes
 from fla.utils._backend import choose_backend
 from fla.utils._validation import (
     bind_shapes,
-    check_boundaries,
     check_cu_seqlens,
     check_floating,
     check_not_empty,
     check_same_device,
     check_same_dtype,
     count_sequences,
+    resolve_boundaries,
 )
 
 State = tuple[torch.Tensor, ...]
@@ -64,7 +64,8 @@ def chunk_gsa(
         output_final_state: also return the states after the last step.
         checkpoint_level: accepted for the sake of existing programs; the memory that is kept does not depend on it.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -74,7 +75,8 @@ def chunk_gsa(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
-    scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens, cu_seqlens_cpu)
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
+    scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return naive_recurrent_gsa(q, k, v, s, g, scale, initial_state, output_final_state, False, cu_seqlens)
@@ -185,7 +187,6 @@ def _check(
     scale: float | None,
     initial_state: State | None,
     cu_seqlens: torch.Tensor | None,
-    cu_seqlens_cpu: torch.Tensor | None = None,
 ) -> float:
     """Validate what both forms share and return the scale."""
     sizes = bind_shapes(
@@ -214,6 +215,4 @@ def _check(
         bind_shapes({name: (x, wanted) for (name, x), wanted in zip(states.items(), letters.values())}, known)
     check_floating({"g": g, **states})
     check_same_device({"q": q, "k": k, "v": v, "s": s, "g": g, **states, "cu_seqlens": cu_seqlens})
-    if cu_seqlens_cpu is not None and not torch.compiler.is_compiling():
-        check_boundaries(cu_seqlens_cpu.tolist(), sizes["T"], "cu_seqlens_cpu")
     return sizes["K"] ** -0.5 if scale is None else float(scale)

@@ -11,6 +11,7 @@ from fla.ops.gated_delta_rule.options import unit, write_strength
 from fla.ops.kda.gate import check_lower_bound, fused_kda_gate
 from fla.ops.kda.reference import naive_recurrent_kda
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 
 def chunk_kda(
@@ -36,6 +37,7 @@ def chunk_kda(
     A_log: torch.Tensor | None = None,
     dt_bias: torch.Tensor | None = None,
     backend: str | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""Kimi delta attention over whole sequences, chunk by chunk (arXiv 2510.26692).
 
@@ -66,10 +68,13 @@ def chunk_kda(
         return_intermediate_states: must be False; the states between chunks are not to be had yet.
         state_v_first: states are ``[N, HV, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         A_log: logarithm of the decay's rate ``[HV]``; with a lower bound the rate is 1 unless given.
         dt_bias: the gate's bias ``[HV * K]``; none unless given.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+        cu_seq_lens_q: a second spelling of ``cu_seqlens``, which transformers' models use; where both are given they
+            must agree, which is checked as for ``cu_seqlens_cpu``.
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
@@ -81,6 +86,7 @@ def chunk_kda(
     """
     if return_intermediate_states:
         raise ValueError("return_intermediate_states: expected False, the states between chunks are not returned yet")
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu, cu_seq_lens_q)
     others = {"g": (g, "B T HV K"), "beta": (beta, "B T HV")}
     scale = check_heads(
         q,
@@ -90,7 +96,6 @@ def chunk_kda(
         scale,
         initial_state,
         cu_seqlens,
-        cu_seqlens_cpu=cu_seqlens_cpu,
         state_v_first=state_v_first,
         grouped=True,
     )
@@ -127,6 +132,7 @@ def fused_recurrent_kda(
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
     backend: str | None = None,
+    cu_seq_lens_q: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""Kimi delta attention one step after the other: for decoding and short sequences (arXiv 2510.26692).
 
@@ -155,10 +161,12 @@ def fused_recurrent_kda(
         state_v_first: states are ``[N, HV, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
+        cu_seq_lens_q: a second spelling of ``cu_seqlens``; see :func:`chunk_kda`.
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seq_lens_q=cu_seq_lens_q)
     others = {"g": (g, "B T HV K"), "beta": (beta, "B T HV")}
     scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)

@@ -9,6 +9,7 @@ from fla.ops.gla.chunk import run_chunk_gla
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.rwkv6.reference import naive_recurrent_rwkv6
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 
 def chunk_rwkv6(
@@ -43,7 +44,8 @@ def chunk_rwkv6(
         initial_state: state before the first step ``[N, H, K, V]``; N is B, or the number of packed sequences.
         output_final_state: also return the state after the last step.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -53,8 +55,9 @@ def chunk_rwkv6(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(r, cu_seqlens, cu_seqlens_cpu)
     others = {"w": (w, "B T H K"), "u": (u, "H K")}
-    scale = check_heads(r, k, v, others, scale, initial_state, cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, query="r")
+    scale = check_heads(r, k, v, others, scale, initial_state, cu_seqlens, query="r")
     chosen = choose_backend(r, backend)
     if chosen == "reference":
         return naive_recurrent_rwkv6(r, k, v, w, u, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens)

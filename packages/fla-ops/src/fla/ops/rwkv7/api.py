@@ -9,6 +9,7 @@ from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
 from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
 from fla.ops.rwkv7.reference import naive_recurrent_rwkv7
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 #: What these functions call the operands of the generalized delta rule.
 NAMES = ("r", "a", "b", "w")
@@ -53,7 +54,8 @@ def chunk_rwkv7(
         initial_state: state before the first step ``[N, H, K, V]``; N is B, or the number of packed sequences.
         output_final_state: also return the state after the last step.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         safe_gate: a promise that decays end at ``lower_bound``; nothing depends on it, decays of any strength are safe.
         chunk_size: nothing depends on it: the kernels choose their chunks.
         disable_recompute: nothing depends on it: what the backward pass keeps is the kernels' choice.
@@ -63,7 +65,8 @@ def chunk_rwkv7(
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
-    scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, cu_seqlens_cpu, NAMES)
+    cu_seqlens = resolve_boundaries(r, cu_seqlens, cu_seqlens_cpu)
+    scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, NAMES)
     chosen = choose_backend(r, backend)
     if chosen == "reference":
         return naive_recurrent_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens)
@@ -108,7 +111,7 @@ def fused_recurrent_rwkv7(
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None if it is not wanted.
     """
-    scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, names=NAMES)
+    scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, NAMES)
     return _recurrent(r, w, k, v, a, b, scale, initial_state, output_final_state, reverse, cu_seqlens, backend)
 
 
@@ -152,7 +155,7 @@ def fused_mul_recurrent_rwkv7(
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
     """
     names = ("r", "kk", "a", "w")
-    scale = check_operands(r, k, v, kk, a, w, scale, initial_state, cu_seqlens, names=names)
+    scale = check_operands(r, k, v, kk, a, w, scale, initial_state, cu_seqlens, names)
     return _recurrent(r, w, k, v, -kk, kk * a, scale, initial_state, output_final_state, reverse, cu_seqlens, backend)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.utils._validation import bind_shapes, check_same_dtype
+from fla.utils._validation import bind_shapes, check_same_dtype, resolve_boundaries
 
 
 def fused_addcmul_rwkv7(
@@ -56,7 +56,7 @@ def fused_k_rwkv7(
         a: strength of the correction ``[B, T, D]``, from 0 to 1.
         ka: how much of it the keys follow ``[D]``.
         cu_seqlens: nothing depends on it: every step is for itself.
-        cu_seqlens_cpu: likewise.
+        cu_seqlens_cpu: likewise; but where both are given they are checked as elsewhere.
 
     Returns:
         ``[B, T, D]``.
@@ -66,6 +66,7 @@ def fused_k_rwkv7(
         ValueError: an argument of the wrong shape.
     """
     bind_shapes({"k": (k, "B T D"), "a": (a, "B T D"), "ka": (ka, "D")})
+    resolve_boundaries(k, cu_seqlens, cu_seqlens_cpu)
     check_same_dtype({"k": k, "a": a})
     return (k * (1 + (a - 1) * ka)).to(k.dtype)
 

@@ -9,6 +9,7 @@ from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
 from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
 from fla.utils._backend import choose_backend
+from fla.utils._validation import resolve_boundaries
 
 _GATES = {"g": "B T HV?", "g_gamma": "HV?"}
 
@@ -45,7 +46,8 @@ def chunk_simple_gla(
         output_final_state: also return the state after the last step.
         state_v_first: states are ``[N, HV, V, K]``.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
-        cu_seqlens_cpu: the same on the CPU, where the caller has it: its values are checked.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
     Returns:
@@ -55,6 +57,7 @@ def chunk_simple_gla(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     scale = check_heads(
         q,
         k,
@@ -63,7 +66,6 @@ def chunk_simple_gla(
         scale,
         initial_state,
         cu_seqlens,
-        cu_seqlens_cpu=cu_seqlens_cpu,
         state_v_first=state_v_first,
         grouped=True,
     )
@@ -161,7 +163,8 @@ def parallel_simple_gla(
         scale: factor on the scores, ``K ** -0.5`` unless given.
         output_attentions: also return the matrix.
         cu_seqlens: boundaries of packed sequences ``[N + 1]``; B must be 1.
-        cu_seqlens_cpu: the same on the CPU.
+        cu_seqlens_cpu: the same on the CPU. Alone it is used; beside ``cu_seqlens`` it must agree, which is checked on
+            the CPU. On a GPU ``cu_seqlens`` decides; there only ``FLA_DEBUG=1`` compares, which waits for the device.
         g_gamma: log decay of each head ``[HV]``.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.
 
@@ -171,11 +174,10 @@ def parallel_simple_gla(
     Raises:
         ValueError: the matrix of packed sequences is asked for.
     """
+    cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     if output_attentions and cu_seqlens is not None:
         raise ValueError("output_attentions: there is no one matrix of packed sequences; expected cu_seqlens=None")
-    o, _ = chunk_simple_gla(
-        q, k, v, g, g_gamma, scale, cu_seqlens=cu_seqlens, cu_seqlens_cpu=cu_seqlens_cpu, backend=backend
-    )
+    o, _ = chunk_simple_gla(q, k, v, g, g_gamma, scale, cu_seqlens=cu_seqlens, backend=backend)
     return o, _attention_matrix(q, k, v, g, g_gamma, scale) if output_attentions else None
 
 

@@ -19,7 +19,7 @@ from fla.utils import _backend
 from fla.utils._validation import resolve_boundaries
 
 #: By the name of a parameter, of any function.
-SHAPES = dict.fromkeys(("q", "k", "v", "r", "w", "a", "b", "p", "gk"), (1, 12, 2, 8))
+SHAPES: dict[str, tuple[int, ...]] = dict.fromkeys(("q", "k", "v", "r", "w", "a", "b", "p", "gk"), (1, 12, 2, 8))
 SHAPES |= {"beta": (1, 12, 2), "s": (1, 12, 2, 6), "u": (2, 8), "g": (1, 12, 2)}
 #: What is different elsewhere.
 SHAPES_OF: dict[Callable[..., Any], dict[str, tuple[int, ...]]] = {

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies as st
 from fla.ops._cases import flatten
 from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import get_err_ratio
+from fla.utils.testing.rewrites import REWRITES
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -79,6 +80,26 @@ def test_packed_equals_one_by_one(op: SequenceOp, lengths: list[int]) -> None:
         o_alone, state_alone = run(op, cut(inputs, a, b), initial_state=start_alone)
         assert agree(o_alone, o[:, a:b])
         assert agree(state_alone, state_n)
+
+
+@pytest.mark.parametrize("how", REWRITES)
+@every_op
+def test_boundaries_rewritten_in_place_are_read_again(op: SequenceOp, how: str, device: torch.device) -> None:
+    inputs = {name: x.to(device) for name, x in draw(op, 1, 12, torch.float32).items()}
+    ends = REWRITES[how]([0, 4, 12], device)
+
+    def results(cu_seqlens: torch.Tensor) -> list[torch.Tensor]:
+        if cu_seqlens.is_inference():
+            return list(flatten(run(op, inputs, cu_seqlens=cu_seqlens)))
+        leaves = {name: x.clone().requires_grad_() for name, x in inputs.items()}
+        found = list(flatten(run(op, leaves, cu_seqlens=cu_seqlens)))
+        return [*found, *torch.autograd.grad(sum(x.sum() for x in found), list(leaves.values()))]
+
+    before = results(ends.tensor)
+    ends.rewrite([0, 8, 12])
+    after = results(ends.tensor)
+    assert equal(results(torch.tensor([0, 8, 12], device=device))[: len(after)], after)
+    assert not torch.equal(before[0], after[0])
 
 
 @every_op

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import NamedTuple
 
 import torch
 import triton
 
-from fla.utils._varlen import chunk_table, max_chunks
+from fla.utils._kept import kept
+from fla.utils._varlen import max_chunks
+from fla.utils._varlen_triton import chunk_table
 
 
 class Chunks(NamedTuple):
@@ -49,8 +50,8 @@ def inverse_precision(dtype: torch.dtype) -> str:
     return precision() if dtype == torch.float32 or precision() == "ieee" else "halves"
 
 
-@cache
-def half_spans(chunk: int, bonus: bool, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+@kept
+def half_spans(device: torch.device, chunk: int, bonus: bool, dtype: torch.dtype) -> torch.Tensor:
     """0/1 matrices ``[level, i, t]``: t lies between i and the middle of i's block of ``2 << level`` steps.
 
     For i in the late half of its block these are the steps after the middle, up to and with i; for i in the early

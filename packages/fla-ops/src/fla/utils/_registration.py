@@ -28,9 +28,27 @@ def register_op(
         fake: the same signature, returning empty tensors of the right shape, dtype and device.
     """
     _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
-    _LIBRARY.impl(name, _in_its_place(implementation), "CompositeExplicitAutograd")
+    op = getattr(torch.ops.fla, name).default
+    names = [argument.name for argument in op._schema.arguments]
+    run = _in_its_place(implementation)
+    if "cu_seqlens" in names:
+        run = _with_contiguous(run, names.index("cu_seqlens"))
+    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fla::{name}", fake, lib=_LIBRARY)
-    return getattr(torch.ops.fla, name).default  # type: ignore[no-any-return]
+    return op  # type: ignore[no-any-return]
+
+
+def _with_contiguous(implementation: Callable[..., Any], place: int) -> Callable[..., Any]:
+    """Kernels read boundaries one after the other."""
+
+    @wraps(implementation)
+    def run(*args: Any) -> Any:
+        tensor = args[place]
+        if tensor is not None and not tensor.is_contiguous():
+            args = (*args[:place], tensor.contiguous(), *args[place + 1 :])
+        return implementation(*args)
+
+    return run
 
 
 def _in_its_place(implementation: Callable[..., Any]) -> Callable[..., Any]:

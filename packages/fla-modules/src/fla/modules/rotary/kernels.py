@@ -7,16 +7,20 @@ block, ``o_`` offsets, ``m_`` a mask.
 import triton
 import triton.language as tl
 
+from fla.utils._varlen_kernels import locate_steps
+
 
 @triton.jit
-def row_positions(o_token, m_row, positions, offsets, offset, T):
+def row_positions(o_token, m_row, cu_seqlens, sequences, offsets, offset, T):
     """The position of each row's step in its own sequence."""
-    if positions is not None:
-        o_p = tl.load(positions + o_token, mask=m_row, other=0).to(tl.int64) + offset
+    if cu_seqlens is not None:
+        i_n, i_start = locate_steps(o_token, m_row, cu_seqlens, sequences)
+        o_p = o_token - i_start + offset
     else:
+        i_n = o_token // T
         o_p = o_token % T + offset
-        if offsets is not None:
-            o_p += tl.load(offsets + o_token // T, mask=m_row, other=0).to(tl.int64)
+    if offsets is not None:
+        o_p += tl.load(offsets + i_n, mask=m_row, other=0).to(tl.int64)
     return o_p
 
 
@@ -26,7 +30,8 @@ def turn_rows(
     cos,
     sin,
     y,
-    positions,
+    cu_seqlens,
+    sequences,
     offsets,
     offset,
     i_b,
@@ -46,7 +51,7 @@ def turn_rows(
     HALF: tl.constexpr = R // 2
     o_r = i_b.to(tl.int64) * BR + tl.arange(0, BR)[:, None]
     m_row = o_r < rows
-    o_p = row_positions(o_r // H, m_row, positions, offsets, offset, T)
+    o_p = row_positions(o_r // H, m_row, cu_seqlens, sequences, offsets, offset, T)
     o_c = tl.arange(0, BH)[None, :]
     m_half = m_row & (o_c < HALF)
     m_table = (o_p >= 0) & (o_p < length) & (o_c < HALF)
@@ -75,7 +80,7 @@ def turn_rows(
         tl.store(y + o_r * D + o_rest, tl.load(x + o_r * D + o_rest, mask=m_rest), mask=m_rest)
 
 
-@triton.jit(do_not_specialize=["offset", "tokens", "length", "T"])
+@triton.jit(do_not_specialize=["sequences", "offset", "tokens", "length", "T"])
 def rotary_kernel(
     q,
     k,
@@ -85,7 +90,8 @@ def rotary_kernel(
     sin_k,
     y_q,
     y_k,
-    positions,
+    cu_seqlens,
+    sequences,
     offsets,
     offset,
     tokens,
@@ -107,11 +113,11 @@ def rotary_kernel(
     blocks = tl.cdiv(rows, BR)
     if i_b < blocks:
         turn_rows(
-            q, cos_q, sin_q, y_q, positions, offsets, offset, i_b, rows, length, T,
+            q, cos_q, sin_q, y_q, cu_seqlens, sequences, offsets, offset, i_b, rows, length, T,
             HQ, D, R, BR, BH, BP, INTERLEAVED, CONJUGATE,
         )  # fmt: skip
     elif k is not None:
         turn_rows(
-            k, cos_k, sin_k, y_k, positions, offsets, offset, i_b - blocks, tokens * HK, length, T,
+            k, cos_k, sin_k, y_k, cu_seqlens, sequences, offsets, offset, i_b - blocks, tokens * HK, length, T,
             HK, D, R, BR, BH, BP, INTERLEAVED, CONJUGATE,
         )  # fmt: skip

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fla.modules.rotary import kernels
-from fla.modules.rotary.positions import Tables, token_positions
+from fla.modules.rotary.positions import Tables
 from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
-from fla.utils._varlen import version_of
+from fla.utils._validation import count_sequences
 
 
 class RotaryTile(NamedTuple):
@@ -25,17 +24,6 @@ def _tile(key: TileKey) -> RotaryTile:
 
 
 ROTARY_TILES: TileTable[RotaryTile] = TileTable(_tile)
-_POSITIONS = WeakTensorKeyDictionary()
-
-
-def _packed_positions(cu_seqlens: torch.Tensor, total: int) -> torch.Tensor:
-    """Positions ``[T]`` within packed sequences, computed once for each ``cu_seqlens``."""
-    key = (version_of(cu_seqlens), total)
-    cached = _POSITIONS.get(cu_seqlens)
-    if cached is None or cached[0] != key:
-        cached = key, token_positions(1, total, cu_seqlens.device, 0, None, cu_seqlens)
-        _POSITIONS[cu_seqlens] = cached
-    return cached[1]  # type: ignore[no-any-return]
 
 
 def rotary(
@@ -52,13 +40,9 @@ def rotary(
     q, k = q.contiguous(), None if k is None else k.contiguous()
     cos, sin = tables.cos.contiguous(), tables.sin.contiguous()
     cos_k, sin_k = (table.contiguous() for table in tables.of_keys)
+    offsets = None if offsets is None else offsets.contiguous()
     batch, total, heads, dim = q.shape
     length, half = cos.shape
-    positions = None
-    if cu_seqlens is not None and offsets is None:
-        positions = _packed_positions(cu_seqlens, total)
-    elif cu_seqlens is not None:
-        positions = token_positions(batch, total, q.device, 0, offsets, cu_seqlens)
     y_q, y_k = torch.empty_like(q), None if k is None else torch.empty_like(k)
     tokens = batch * total
     key_heads = 0 if k is None else k.shape[2]
@@ -72,7 +56,8 @@ def rotary(
         sin_k,
         y_q,
         y_k,
-        positions,
+        cu_seqlens,
+        count_sequences(cu_seqlens, batch),
         offsets,
         offset,
         tokens,

@@ -71,7 +71,7 @@ def packed_attention(
     cu_seqlens: torch.Tensor,
     cu_seqlens_k: torch.Tensor | None,
 ) -> torch.Tensor:
-    """:func:`dense_attention`, sequence by sequence. Waits for the device, once for each ``cu_seqlens``."""
+    """:func:`dense_attention`, sequence by sequence. Waits for the device."""
     ends = boundaries(cu_seqlens, q.shape[1])
     ends_k = ends if cu_seqlens_k is None else boundaries(cu_seqlens_k, k.shape[1])
     outputs = []

@@ -45,7 +45,7 @@ class _Call(NamedTuple):
     @property
     def spans(self) -> torch.Tensor | None:
         """What the kernels of a decay by channel take."""
-        return half_spans(self.tile.chunk, False, self.q.dtype, self.q.device) if self.decay == 3 else None
+        return half_spans(self.q, self.tile.chunk, False, self.q.dtype) if self.decay == 3 else None
 
     @property
     def where(self) -> tuple[torch.Tensor | None, ...]:

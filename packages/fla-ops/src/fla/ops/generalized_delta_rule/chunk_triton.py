@@ -38,8 +38,8 @@ class _Call(NamedTuple):
     @property
     def spans(self) -> tuple[torch.Tensor, torch.Tensor]:
         """For readers after and before their own decay."""
-        size, dtype, device = self.tile.chunk, self.q.dtype, self.q.device
-        return half_spans(size, False, dtype, device), half_spans(size, True, dtype, device)
+        size, dtype = self.tile.chunk, self.q.dtype
+        return half_spans(self.q, size, False, dtype), half_spans(self.q, size, True, dtype)
 
     @property
     def where(self) -> tuple[torch.Tensor | None, ...]:

@@ -1,0 +1,49 @@
+"""Ways to rewrite a tensor that leave no trace in its version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+
+
+class Rewritable(NamedTuple):
+    """A tensor, and what gives it other values in place."""
+
+    tensor: torch.Tensor
+    rewrite: Callable[[Sequence[int]], object]
+
+
+def _inference_tensor(values: Sequence[int], device: torch.device) -> Rewritable:
+    with torch.inference_mode():
+        tensor = torch.tensor(values, device=device)
+
+    def rewrite(values: Sequence[int]) -> None:
+        with torch.inference_mode():
+            tensor.copy_(torch.tensor(values))
+
+    return Rewritable(tensor, rewrite)
+
+
+def _shared_memory(values: Sequence[int], device: torch.device) -> Rewritable:
+    """By NumPy where that can be."""
+    tensor = torch.tensor(values, device=device)
+    if device.type == "cpu":
+        array = tensor.numpy()
+        return Rewritable(tensor, lambda values: array.__setitem__(slice(None), values))
+    other = torch.from_dlpack(tensor)
+    return Rewritable(tensor, lambda values: other.copy_(torch.tensor(values)))
+
+
+def _data(values: Sequence[int], device: torch.device) -> Rewritable:
+    tensor = torch.tensor(values, device=device)
+    return Rewritable(tensor, lambda values: tensor.data.copy_(torch.tensor(values)))
+
+
+#: How it is rewritten -> makes the tensor from its first values and a device.
+REWRITES: dict[str, Callable[[Sequence[int], torch.device], Rewritable]] = {
+    "an inference tensor": _inference_tensor,
+    "shared memory": _shared_memory,
+    "data": _data,
+}

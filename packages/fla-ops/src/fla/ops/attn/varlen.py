@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 from typing import Any
 
 import torch
+
+from fla.utils._varlen import boundaries
 
 _options: frozenset[str] | None = None
 
@@ -67,7 +70,13 @@ def varlen_attention(
 def _boundaries(
     cu_seqlens: torch.Tensor | None, batch: int, steps: int, device: torch.device
 ) -> tuple[torch.Tensor, int]:
-    """Boundaries on the device, and a bound on the length of the longest sequence, which nothing is waited for."""
+    """Boundaries on the device, and the length of the longest sequence, for which this waits; in graphs a bound on it.
+
+    A bound alone would not do: the kernel starts programs for that many steps of every sequence.
+    """
     if cu_seqlens is None:
         return torch.arange(0, batch * steps + 1, steps, dtype=torch.int32, device=device), steps
+    if not (torch.compiler.is_compiling() or (cu_seqlens.is_cuda and torch.cuda.is_current_stream_capturing())):
+        ends = boundaries(cu_seqlens, steps)
+        steps = max(end - start for start, end in pairwise(ends))
     return cu_seqlens.to(torch.int32).contiguous(), steps

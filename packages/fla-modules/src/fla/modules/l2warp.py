@@ -5,25 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 
 class L2Warp(torch.autograd.Function):
-    """Passes the loss through and adds to the gradient of the logits; see :func:`l2_warp`."""
+    """Passes the loss through and gives the largest logits a gradient; see :func:`l2_warp`."""
 
     @staticmethod
-    def forward(ctx: Any, loss: torch.Tensor, logits: torch.Tensor, l2_penalty_factor: float) -> torch.Tensor:
-        largest = logits.max(-1, keepdim=True)
-        ctx.save_for_backward(largest.values, largest.indices)
-        ctx.shape, ctx.factor = logits.shape, l2_penalty_factor * logits.shape[-1] / max(1, logits.numel())
+    def forward(ctx: Any, loss: torch.Tensor, largest: torch.Tensor, factor: float) -> torch.Tensor:
+        ctx.save_for_backward(largest)
+        ctx.factor = factor
         return loss.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dloss: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        values, indices = ctx.saved_tensors
-        dlogits = values.new_zeros(ctx.shape).scatter_(-1, indices, values * ctx.factor)
-        return dloss, dlogits * dloss.to(dlogits.dtype), None
+        (largest,) = ctx.saved_tensors
+        return dloss, largest * ctx.factor * dloss.to(largest.dtype), None
 
 
 def l2_warp(loss: torch.Tensor, logits: torch.Tensor, l2_penalty_factor: float = 1e-4) -> torch.Tensor:
@@ -37,4 +33,5 @@ def l2_warp(loss: torch.Tensor, logits: torch.Tensor, l2_penalty_factor: float =
     Returns:
         The loss.
     """
-    return L2Warp.apply(loss, logits, l2_penalty_factor)  # type: ignore[no-untyped-call,no-any-return]
+    factor = l2_penalty_factor * logits.shape[-1] / max(1, logits.numel())
+    return L2Warp.apply(loss, logits.max(-1).values, factor)  # type: ignore[no-untyped-call,no-any-return]

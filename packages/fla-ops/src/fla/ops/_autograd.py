@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+
+from fla.utils._derivatives import first_order
 
 StateFunction = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
@@ -49,6 +50,8 @@ def autograd_function(
         and what ``fwd`` hands over.
     """
 
+    name = fwd.__name__.split(".")[0].removesuffix("_fwd")
+
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(
@@ -66,9 +69,11 @@ def autograd_function(
             return o, final_state
 
         @staticmethod
-        @once_differentiable
-        def backward(ctx: Any, do: torch.Tensor | None, dfinal_state: torch.Tensor | None) -> tuple[Any, ...]:
-            cu_seqlens, initial_state, *rest = ctx.saved_tensors
+        @first_order(name)
+        def backward(
+            ctx: Any, kept: tuple[Any, ...], do: torch.Tensor | None, dfinal_state: torch.Tensor | None
+        ) -> tuple[Any, ...]:
+            cu_seqlens, initial_state, *rest = kept
             operands, saved = rest[: ctx.count], rest[ctx.count :]
             if do is None:
                 shape, dtype, device = ctx.like_o

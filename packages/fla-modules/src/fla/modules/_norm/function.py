@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fla.modules._checks import needs_gradient
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 
@@ -112,9 +112,11 @@ class NormFunction(torch.autograd.Function):
         return y if total_dtype is None else (y, total)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor | None, dtotal: torch.Tensor | None = None) -> tuple[Any, ...]:
-        total, gate, weight, bias = ctx.saved_tensors
+    @first_order("norm")
+    def backward(
+        ctx: Any, saved: tuple[Any, ...], dy: torch.Tensor | None, dtotal: torch.Tensor | None = None
+    ) -> tuple[Any, ...]:
+        total, gate, weight, bias = saved
         dy = torch.zeros_like(total) if dy is None else dy
         dx, dresidual, dgate, dweight, dbias = norm_bwd(total, gate, weight, bias, dy, dtotal, *ctx.options)
         x_dtype, residual_dtype = ctx.options[4:]

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from fla.modules._checks import needs_gradient
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 
@@ -55,9 +55,9 @@ class GLUFunction(torch.autograd.Function):
         return glu_fwd(x, y, gate, power)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dz: torch.Tensor) -> tuple[Any, ...]:
-        dx, dy, _ = glu_bwd(*ctx.saved_tensors, dz, ctx.gate, ctx.power, False)
+    @first_order("gated linear unit")
+    def backward(ctx: Any, saved: tuple[Any, ...], dz: torch.Tensor) -> tuple[Any, ...]:
+        dx, dy, _ = glu_bwd(*saved, dz, ctx.gate, ctx.power, False)
         return dx, dy, None, None
 
 
@@ -72,9 +72,9 @@ class SwiGLULinearFunction(torch.autograd.Function):
         return F.linear(glu_fwd(x, y, "swish", 1.0), weight, bias)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: torch.Tensor) -> tuple[Any, ...]:
-        x, y, weight = ctx.saved_tensors
+    @first_order("swiglu_linear")
+    def backward(ctx: Any, saved: tuple[Any, ...], do: torch.Tensor) -> tuple[Any, ...]:
+        x, y, weight = saved
         _, _, needs_weight, needs_bias = ctx.needs_input_grad
         dx, dy, z = glu_bwd(x, y, do @ weight, "swish", 1.0, needs_weight)
         do = do.reshape(-1, do.shape[-1])

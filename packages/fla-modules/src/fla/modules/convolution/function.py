@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fla.modules.convolution.reference import causal_conv1d_update_ref
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 
@@ -134,9 +134,9 @@ class CausalConv1dFunction(torch.autograd.Function):
         return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        x, weight, bias, initial_state, cu_seqlens = ctx.saved_tensors
+    @first_order("causal_conv1d")
+    def backward(ctx: Any, saved: tuple[Any, ...], dy: torch.Tensor) -> tuple[Any, ...]:
+        x, weight, bias, initial_state, cu_seqlens = saved
         dx, dweight, dbias, dinitial_state = conv_bwd(x, weight, bias, initial_state, cu_seqlens, dy, ctx.activate)
         return (
             dx,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fla.modules.fused_cross_entropy.function import CrossEntropyFunction
+from fla.modules.fused_cross_entropy.function import run_cross_entropy
 from fla.modules.fused_cross_entropy.options import check_targets, loss_options
 from fla.utils._backend import choose_backend
 from fla.utils._validation import bind_shapes, check_floating, check_same_device
@@ -72,7 +72,7 @@ def cross_entropy_loss(
     )
     options = options._replace(first=rank * sizes["V"], classes=ranks * sizes["V"])
     check_targets(target, options)
-    loss, z_loss = CrossEntropyFunction.apply(  # type: ignore[no-untyped-call]
+    loss, z_loss = run_cross_entropy(
         logits, target.long(), options, reduction, inplace_backward, process_group, choose_backend(logits, backend)
     )
     return (loss, z_loss) if return_z_loss else loss

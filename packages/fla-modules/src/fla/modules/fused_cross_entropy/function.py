@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.autograd.function import once_differentiable
 
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, reduce_rows_ref, row_statistics_ref
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 _OPTIONS = "int ignore_index, float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes"
@@ -177,14 +177,32 @@ class CrossEntropyFunction(torch.autograd.Function):
         return loss, z
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dloss: torch.Tensor, dz: torch.Tensor) -> tuple[Any, ...]:
-        logits, target, lse, factor = ctx.saved_tensors
+    @first_order("cross_entropy_loss")
+    def backward(ctx: Any, saved: tuple[Any, ...], dloss: torch.Tensor, dz: torch.Tensor) -> tuple[Any, ...]:
+        logits, target, lse, factor = saved
         if not ctx.inplace:
             return cross_entropy_bwd(logits, target, lse, dloss, factor, ctx.backend, *ctx.options), *(None,) * 6
         logits = logits.detach()
         cross_entropy_bwd_(logits, target, lse, dloss, factor, ctx.backend, *ctx.options)
         return logits, *(None,) * 6
+
+
+def run_cross_entropy(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    options: LossOptions,
+    reduction: str,
+    inplace_backward: bool,
+    process_group: Any,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The reduced loss and z-loss on checked arguments; without ranks the reference is autograd's to differentiate."""
+    if backend == "reference" and process_group is None:
+        loss, z, _ = reduce_rows_ref(target, *row_statistics_ref(logits, target, options), reduction, options)
+        return loss, z.detach()
+    return CrossEntropyFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
+        logits, target, options, reduction, inplace_backward, process_group, backend
+    )
 
 
 def _over_ranks(lse: torch.Tensor, at_target: torch.Tensor, total: torch.Tensor, group: Any) -> Triple:

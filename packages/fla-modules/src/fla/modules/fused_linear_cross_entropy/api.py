@@ -6,8 +6,9 @@ import torch
 
 from fla.modules._checks import needs_gradient
 from fla.modules.fused_cross_entropy.options import check_targets, loss_options
-from fla.modules.fused_linear_cross_entropy.function import LinearCrossEntropyFunction
+from fla.modules.fused_linear_cross_entropy.function import LinearCrossEntropyFunction, linear_cross_entropy_ref
 from fla.utils._backend import choose_backend
+from fla.utils._derivatives import anchor
 from fla.utils._validation import bind_shapes, check_floating, check_same_device
 
 REDUCTIONS = ("mean", "sum")
@@ -74,17 +75,21 @@ def fused_linear_cross_entropy_loss(
     check_targets(target, options)
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
+    chosen = choose_backend(x, backend)
+    if chosen == "reference" and not use_l2warp:
+        return linear_cross_entropy_ref(x, target.long(), weight, bias, reduction, options)
     loss: torch.Tensor = LinearCrossEntropyFunction.apply(  # type: ignore[no-untyped-call]
         x,
         target.long(),
         weight,
         bias,
+        anchor(x, weight, bias),
         reduction,
         num_chunks,
         l2_penalty_factor if use_l2warp else 0.0,
         accumulate_grad_in_fp32,
         *(needs_gradient(leaf) for leaf in (x, weight, bias)),
-        choose_backend(x, backend),
+        chosen,
         *options,
     )
     return loss

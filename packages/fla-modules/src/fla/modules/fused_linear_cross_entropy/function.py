@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
+import torch.nn.functional as F
 
 from fla.modules.fused_cross_entropy.function import reduce_rows, row_statistics, statistics_with_gradient_
 from fla.modules.fused_cross_entropy.options import LossOptions
+from fla.modules.fused_cross_entropy.reference import reduce_rows_ref, row_statistics_ref
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 Walked = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -139,17 +141,18 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
         target: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        place: torch.Tensor | None,
         *options: Any,
     ) -> torch.Tensor:
         loss, factor, *gradients = linear_cross_entropy_fwd(x, target, weight, bias, *options)
-        ctx.save_for_backward(factor, *gradients)
+        ctx.save_for_backward(factor, place, *gradients)
         ctx.dtypes = x.dtype, weight.dtype, None if bias is None else bias.dtype
         return loss  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dloss: torch.Tensor) -> tuple[Any, ...]:
-        factor, *gradients = ctx.saved_tensors
+    @first_order("fused_linear_cross_entropy_loss")
+    def backward(ctx: Any, saved: tuple[Any, ...], dloss: torch.Tensor) -> tuple[Any, ...]:
+        factor, _, *gradients = saved
         # Of shape [1], not [], so that the product is taken in the dtype of the factor and rounded once.
         scale = (dloss * factor).reshape(1)
         needed = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:4])
@@ -158,3 +161,16 @@ class LinearCrossEntropyFunction(torch.autograd.Function):
             for gradient, dtype, wanted in zip(gradients, ctx.dtypes, needed)
         )
         return dx, None, dweight, dbias, *(None,) * (len(ctx.needs_input_grad) - 4)
+
+
+def linear_cross_entropy_ref(
+    x: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    reduction: str,
+    options: LossOptions,
+) -> torch.Tensor:
+    """The loss of all logits at once, autograd's to differentiate as often as is asked for."""
+    logits = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    return reduce_rows_ref(target, *row_statistics_ref(logits, target, options), reduction, options)[0]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fla.modules._checks import needs_gradient
 from fla.modules.rotary.positions import Tables
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 
 
@@ -80,9 +80,11 @@ class RotaryFunction(torch.autograd.Function):
         return y_q if k is None else (y_q, y_k)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy_q: torch.Tensor, dy_k: torch.Tensor | None = None) -> tuple[Any, ...]:
-        dq, dk = rotary(dy_q, dy_k, *ctx.saved_tensors, ctx.offset, ctx.interleaved, True)
+    @first_order("rotary_embedding")
+    def backward(
+        ctx: Any, saved: tuple[Any, ...], dy_q: torch.Tensor, dy_k: torch.Tensor | None = None
+    ) -> tuple[Any, ...]:
+        dq, dk = rotary(dy_q, dy_k, *saved, ctx.offset, ctx.interleaved, True)
         return dq, None if dy_k is None else dk, *(None,) * 8
 
 

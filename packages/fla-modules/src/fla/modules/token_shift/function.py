@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 from fla.utils._validation import count_sequences
 
@@ -52,9 +52,9 @@ class TokenShiftFunction(torch.autograd.Function):
         return shift_fwd(x, cache, cu_seqlens)  # type: ignore[no-any-return]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: torch.Tensor) -> tuple[Any, ...]:
-        (cu_seqlens,) = ctx.saved_tensors
+    @first_order("token_shift")
+    def backward(ctx: Any, saved: tuple[Any, ...], dy: torch.Tensor) -> tuple[Any, ...]:
+        (cu_seqlens,) = saved
         dx, dcache = shift_bwd(dy, cu_seqlens, ctx.cache_dtype)
         return dx, None if ctx.cache_dtype is None else dcache, None
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fla.ops.based.feature_map import half_square_width, taylor_width
 from fla.ops.linear_attn.normalised import LinearState
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 from fla.utils._validation import count_sequences
 
@@ -132,9 +132,11 @@ class _SecondOrder(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: torch.Tensor | None, *others: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        *operands, cu_seqlens, totals = ctx.saved_tensors
+    @first_order("second_order")
+    def backward(
+        ctx: Any, saved: tuple[Any, ...], do: torch.Tensor | None, *others: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        *operands, cu_seqlens, totals = saved
         if do is None:
             shape, dtype, device = ctx.like_o
             do = torch.zeros(shape, dtype=dtype, device=device)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import once_differentiable
 
 from fla.ops._arguments import sum_dtype
 
@@ -18,7 +17,7 @@ ALIGNMENT = 8
 def half_square(x: torch.Tensor) -> torch.Tensor:
     r"""``[..., D]`` to ``[..., F]`` in the dtype of x, such that :math:`\phi(x) \cdot \phi(y) = (x \cdot y)^2 / 2`.
 
-    F is :func:`half_square_width`: each pair of channels once. Differentiable once.
+    F is :func:`half_square_width`: each pair of channels once.
     """
     return _HalfSquare.apply(x, False)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -28,7 +27,7 @@ def taylor(x: torch.Tensor) -> torch.Tensor:
 
     .. math:: \phi(x) \cdot \phi(y) = 1 + x \cdot y + (x \cdot y)^2 / 2
 
-    F is :func:`taylor_width`: one, each channel, and each pair of channels once. Differentiable once.
+    F is :func:`taylor_width`: one, each channel, and each pair of channels once.
     """
     return _HalfSquare.apply(torch.cat([torch.ones_like(x[..., :1]), x], -1), True)  # type: ignore[no-untyped-call,no-any-return]
 
@@ -63,7 +62,6 @@ class _HalfSquare(torch.autograd.Function):
         return F.pad(features, (0, -features.shape[-1] % ALIGNMENT))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
         (x,) = ctx.saved_tensors
         dim, wide = x.shape[-1], sum_dtype(x)

@@ -44,7 +44,7 @@ slot_softmax_bwd = register_op(
 )
 
 
-def _fwd(
+def slot_weights_fwd(
     q: torch.Tensor,
     k: torch.Tensor,
     s: torch.Tensor,
@@ -59,7 +59,7 @@ def _fwd(
     return weights, final_state, weights
 
 
-def _bwd(
+def slot_weights_bwd(
     q: torch.Tensor,
     k: torch.Tensor,
     s: torch.Tensor,
@@ -80,7 +80,7 @@ def _bwd(
     return gradients
 
 
-_slot_weights = state_function(_fwd, _bwd)
+_slot_weights = state_function(slot_weights_fwd, slot_weights_bwd)
 
 
 def run_slot_weights(

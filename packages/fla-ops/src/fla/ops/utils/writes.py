@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from fla.ops._arguments import sum_dtype
 from fla.ops.utils.writes_torch import writes_bwd_torch, writes_fwd_torch
+from fla.utils._derivatives import first_order
 from fla.utils._registration import register_op
 from fla.utils._validation import count_sequences
 
@@ -114,15 +114,16 @@ class _NormalisedWrites(torch.autograd.Function):
         return write, decay, last, z
 
     @staticmethod
-    @once_differentiable
+    @first_order("normalised_writes")
     def backward(
         ctx: Any,
+        saved: tuple[Any, ...],
         dwrite: torch.Tensor | None,
         ddecay: torch.Tensor | None,
         dlast: torch.Tensor | None,
         dz: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, ...]:
-        write, decay, initial, cu_seqlens = ctx.saved_tensors
+        write, decay, initial, cu_seqlens = saved
         # A compiled program makes gradients even for what is empty.
         dz = dz if ctx.with_sums else None
         ds, dinitial = writes_bwd(write, decay, initial, cu_seqlens, dwrite, ddecay, dlast, dz, ctx.dtype, ctx.backend)

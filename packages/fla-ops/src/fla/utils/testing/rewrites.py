@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.utils.dlpack
 
 
 class Rewritable(NamedTuple):
@@ -32,7 +33,7 @@ def _shared_memory(values: Sequence[int], device: torch.device) -> Rewritable:
     if device.type == "cpu":
         array = tensor.numpy()
         return Rewritable(tensor, lambda values: array.__setitem__(slice(None), values))
-    other = torch.from_dlpack(tensor)
+    other = torch.utils.dlpack.from_dlpack(tensor)
     return Rewritable(tensor, lambda values: other.copy_(torch.tensor(values)))
 
 

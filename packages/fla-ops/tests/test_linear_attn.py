@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fla.ops.based import fused_chunk_based, naive_parallel_based, parallel_based
 from fla.ops.based.feature_map import half_square, half_square_width, taylor, taylor_width
 from fla.ops.based.reference import naive_half_square, naive_taylor
 from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.rebased import naive_parallel_rebased, parallel_rebased
-from fla.utils.numerics import get_err_ratio
+from fla.utils.numerics import check_error_budget, get_err_ratio
 
 TIGHT = 1e-12
 Feature = Callable[[torch.Tensor], torch.Tensor]
@@ -109,3 +110,27 @@ def test_states_that_do_not_fit_are_named(function: Callable[..., Any], plain: d
         function(q, k, v, initial_state=s[:1], **plain)
     with pytest.raises(ValueError, match=r"v: expected shape.*B=2"):
         function(q, k, v[:1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("features", [lambda x: F.elu(x) + 1, F.relu, torch.exp], ids=["elu", "relu", "exp"])
+@pytest.mark.parametrize("function", [chunk_linear_attn, parallel_based, parallel_rebased])
+def test_long_sums_are_divided_before_they_are_rounded(
+    function: Callable[..., Any], features: Feature, dtype: torch.dtype, device: torch.device
+) -> None:
+    width = 64 if function is chunk_linear_attn else 4
+    drawn = (normal(1, 8192, 1, n, seed=seed) for seed, n in enumerate((width, width, 16, 16)))
+    q, k, v, do = (
+        change(x).to(device) for change, x in zip((features, features, lambda v: v + 1, lambda do: do), drawn)
+    )
+
+    def run(wide: torch.dtype | None, do: torch.Tensor, backend: str | None) -> list[torch.Tensor]:
+        """Of operands as the dtype under test rounds them, in a wider one."""
+        leaves = [x.to(dtype).to(wide or dtype).requires_grad_() for x in (q, k, v)]
+        results = function(*leaves, backend=backend)
+        o = results[0] if isinstance(results, tuple) else results
+        return [o.detach(), *torch.autograd.grad(o, leaves, do.to(o.dtype))]
+
+    truth, baseline = run(torch.float64, do, "torch"), run(torch.float32, do.to(dtype), "torch")
+    for name, exact, rounded, result in zip(("o", "dq", "dk", "dv"), truth, baseline, run(None, do, None)):
+        check_error_budget(name, exact, rounded.to(dtype), result, dtype)

@@ -14,9 +14,18 @@ import torch.nn.functional as F
 from fla.utils._spec import Case, Made, Results, Sizes, seeded
 
 #: Tensor argument -> the letters of its dimensions, and a mark of what it is if not normal: ``-`` the log of a sigmoid,
-#: ``+`` a sigmoid, ``|`` unit vectors. For example ``{"g": "B T H K -"}``.
+#: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x), ``^``
+#: exp(x). For example ``{"g": "B T H K -"}``.
 Operands = Mapping[str, str]
-_MARKS = " -+|"
+_MARKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "-": F.logsigmoid,
+    "+": torch.sigmoid,
+    "|": partial(F.normalize, dim=-1),
+    "!": lambda x: x + 1,
+    "~": lambda x: F.elu(x) + 1,
+    ">": F.relu,
+    "^": torch.exp,
+}
 
 
 @dataclass(frozen=True)
@@ -55,15 +64,10 @@ def draw(
     """A tensor for each operand, on the generator's device; log decays are multiplied by ``decay``."""
     drawn = {}
     for name, letters in operands.items():
-        shape = [sizes[letter] for letter in letters.rstrip(_MARKS).split()]
-        x = torch.randn(shape, generator=generator, dtype=dtype, device=generator.device)
-        if letters.endswith("-"):
-            x = F.logsigmoid(x) * decay
-        elif letters.endswith("+"):
-            x = x.sigmoid()
-        elif letters.endswith("|"):
-            x = F.normalize(x, dim=-1)
-        drawn[name] = x
+        *dims, mark = letters.split() if letters[-1] in _MARKS else (*letters.split(), "")
+        x = torch.randn([sizes[dim] for dim in dims], generator=generator, dtype=dtype, device=generator.device)
+        x = _MARKS[mark](x) if mark else x
+        drawn[name] = x * decay if mark == "-" else x
     return drawn
 
 
@@ -76,9 +80,10 @@ def sequence_cases(function: Callable[..., Any], operands: Operands, shapes: Map
         operands: with the state's letters as they are where ``state_v_first`` is not among the shape's options.
         shapes: title -> shape.
     """
+    cancels = {"cancels"} if any(letters.endswith("!") for letters in operands.values()) else set()
     for title, shape in shapes.items():
         name = f"{function.__name__}: {title}"
-        yield Case(name, partial(make, name, shape, function, operands), shape.tags())
+        yield Case(name, partial(make, name, shape, function, operands), shape.tags() | cancels)
 
 
 def make(

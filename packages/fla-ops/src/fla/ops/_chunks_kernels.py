@@ -233,14 +233,23 @@ def decays_of_halves(b_g, o_i, C: tl.constexpr):
 
 @triton.jit
 def through_states(y, stride, states, o_i, o_k, m_c, m_k, V: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr):
-    """``y S^T`` for the steps of a chunk and a block of K, over all of V; ``stride`` apart are the steps of y."""
+    """``y S^T`` for the steps of a chunk and a block of K, over all of V; ``stride`` apart are the steps of y.
+
+    Float32 states meet a y in half precision in two halves.
+    """
     b = tl.zeros([o_i.shape[0], o_k.shape[0]], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
         m_v = o_v < V
         b_y = tl.load(y + o_i * stride + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
         p_st, m_st = states + o_k[None, :] * V + o_v[:, None], m_v[:, None] & m_k[None, :]
-        b += tl.dot(b_y, tl.load(p_st, mask=m_st, other=0.0), input_precision=PRECISION)
+        b_st = tl.load(p_st, mask=m_st, other=0.0)
+        if b_st.dtype == b_y.dtype:
+            b += tl.dot(b_y, b_st, input_precision=PRECISION)
+        else:
+            hi, lo = halves(b_st, b_y.dtype)
+            b += tl.dot(b_y, hi, input_precision=PRECISION)
+            b += tl.dot(b_y, lo, input_precision=PRECISION)
     return b
 
 

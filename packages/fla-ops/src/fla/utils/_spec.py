@@ -28,7 +28,7 @@ class Case:
     name: str
     make: Callable[[torch.device | str, torch.dtype], Made]
     tags: frozenset[str] = frozenset()
-    """``"tiny"`` for the interpreter, ``"large"`` for a GPU only."""
+    """``"tiny"`` for the interpreter, ``"large"`` for a GPU only, ``"cancels"`` where sums cancel in the gradients."""
 
 
 @dataclass(frozen=True)

@@ -32,9 +32,10 @@ def parallel_based(
 
     It is linear attention over features :math:`\phi` with :math:`\phi(x) \cdot \phi(y) = 1 + x \cdot y +
     (x \cdot y)^2 / 2`, of which there are F, about K squared over 2: 160 for K = 16. They are in the dtype of q;
-    states and sums are accumulated in float32 (float64 for float64 inputs). On the Triton backend features are never
-    stored, and within a chunk weights are taken from scores. In float16 S, elsewhere than there also the sum of the
-    weights, must stay below 65504. Differentiable once in every floating argument.
+    states and sums are accumulated in float32 (float64 for float64 inputs), and with ``use_norm`` they are divided
+    before they are rounded. On the Triton backend features are never stored, and within a chunk weights are taken from
+    scores. Without ``use_norm``, outputs in float16 must stay below 65504. Differentiable once in every floating
+    argument.
 
     Args:
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend.
@@ -66,8 +67,10 @@ def parallel_based(
     eps = EPS if use_norm else None
     final_state: LinearState | None
     if chosen == "triton" and q.shape[1] > RECURRENT_STEPS:
-        o, _, end = run_second_order(q, k, v, scale, eps, initial_state, cu_seqlens, taylor=True)
-        final_state = end if use_norm else end[0]
+        # float16 does not hold what small sums divide.
+        q_, k_, v_ = (x.float() if use_norm and x.dtype == torch.float16 else x for x in (q, k, v))
+        o, _, end = run_second_order(q_, k_, v_, scale, eps, initial_state, cu_seqlens, taylor=True)
+        o, final_state = o.to(v.dtype), end if use_norm else end[0]
     else:
         o, final_state = run_linear_attn(
             taylor(q * scale),

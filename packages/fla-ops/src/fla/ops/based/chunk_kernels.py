@@ -123,7 +123,7 @@ def state_kernel(
     for i in range(0, chunks):
         i_c = chunks - 1 - i if REVERSE else i
         row = (i_first + i_c) * H + i_h
-        tl.store(states + row * F * V + o_state, b_s.to(DTYPE), mask=m_state)
+        tl.store(states + row * F * V + o_state, b_s.to(states.dtype.element_ty), mask=m_state)
         if i_v == 0:
             tl.store(sums + row * F + o_f, b_z, mask=m_f)
         first = (begin + i_c * C) * H + i_h

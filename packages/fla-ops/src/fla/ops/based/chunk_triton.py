@@ -64,10 +64,15 @@ class _Plan:
         start: tuple[torch.Tensor | None, torch.Tensor | None],
         scale: float,
         reverse: bool,
+        wide: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(Gradients of) S and z before every chunk, ``[M, H, F, V]`` and ``[M, H, F]``; and after the last."""
+        """(Gradients of) S and z before every chunk, ``[M, H, F, V]`` and ``[M, H, F]``; and after the last.
+
+        z is float32, and so is S where it is ``wide``.
+        """
         rows = (self.chunks.total, self.heads, self.features)
-        states, sums = x.new_empty(*rows, self.value_dim), x.new_empty(rows, dtype=torch.float32)
+        states = x.new_empty(*rows, self.value_dim, dtype=torch.float32 if wide else x.dtype)
+        sums = x.new_empty(rows, dtype=torch.float32)
         end_rows = (self.chunks.sequences, *rows[1:])
         end = x.new_empty(*end_rows, self.value_dim, dtype=torch.float32)
         end_sum = x.new_empty(end_rows, dtype=torch.float32)
@@ -169,7 +174,9 @@ def second_order_bwd_triton(
     dq, dk = torch.empty_like(q), torch.empty_like(k)
     grid, options = (plan.chunks.total, plan.heads), plan.per_chunk(plan.tile.grad)
 
-    states, sums, _, _ = plan.carry(k, v, None, None, (state, z), 1.0, reverse=False)
+    # What values have in common cancels between S and z in the gradient of q, so both must be as precise.
+    wide = eps is not None
+    states, sums, _, _ = plan.carry(k, v, None, None, (state, z), 1.0, reverse=False, wide=wide)
     query_grad_kernel[grid](q, k, v, totals, dtotals, states, sums, do, dq, scale=scale, **options)
     dstates, dsums, dstart, dstart_sum = plan.carry(q, do, totals, dtotals, (dstate, dz), scale, reverse=True)
     dv = plan.read(k, q, do, totals, dstates, dsums, scale, reverse=True)

@@ -80,6 +80,7 @@ def query_grad_kernel(
     ``dt_i = -n_i.do_i / (t_i + eps)^2``, and ``dw_ij = do_i.v_j / (t_i + eps) + dt_i``. The two terms of dw may cancel
     where t is small, so both are taken from the same sums, none of them from o, which has been rounded; and they are
     added before they are. What is rounded has been divided, because sums over long sequences may pass float16's range.
+    They cancel too where values have much in common, and so the states are float32 here.
     """
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)

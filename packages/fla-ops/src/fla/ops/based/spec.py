@@ -27,6 +27,12 @@ SHAPES = {
     "values wider than a block": Shape(1, 70, 1, 8, 160),
 }
 PLAIN_SHAPES = {"not normalised": Shape(1, 70, 2, 4, 8, options=PLAIN)}
+#: Values that have something in common: it cancels in the gradients.
+AROUND_ONE = {"q": "B T H K !", "k": "B T H K !", "v": "B T H V !"}
+LONG_SHAPES = {
+    "1024 steps": Shape(1, 1024, 1, 4, 8),
+    "32768 steps": Shape(1, 32768, 1, 16, 64),
+}
 # Heads enough that the relative error of past_k's gradient is one of more than a few numbers.
 CONTINUED_SHAPES = {
     "continued": Shape(2, 70, 3, 4, 8),
@@ -62,7 +68,9 @@ SPEC = Spec(
     functions=("parallel_based",),
     backends=("triton", "torch", "reference"),
     cases=(
-        *sequence_cases(parallel_based, QKV, {**SHAPES, **PLAIN_SHAPES}),
+        *sequence_cases(parallel_based, QKV, SHAPES),
+        *sequence_cases(parallel_based, AROUND_ONE, LONG_SHAPES),
+        *sequence_cases(parallel_based, QKV, PLAIN_SHAPES),
         *sequence_cases(after_a_step(parallel_based), {**QKV, **PAST}, CONTINUED_SHAPES),
     ),
     cost=cost,

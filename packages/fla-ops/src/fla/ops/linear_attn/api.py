@@ -29,8 +29,9 @@ def chunk_linear_attn(
         o_t = \frac{scale \cdot S_t^\top q_t}{scale \cdot q_t \cdot z_t + 10^{-10}}
 
     or the numerator alone without ``normalize``. The normaliser needs weights ``q . k`` that are not negative, as
-    feature maps make them; in float16 the sum of the weights must stay below 65504. States and sums are accumulated
-    in float32 (float64 for float64 inputs). Differentiable once in every floating argument.
+    feature maps make them. States and sums are accumulated in float32 (float64 for float64 inputs); with ``normalize``
+    all is computed in float32, of half-precision operands too, and rounded after the division. Differentiable once in
+    every floating argument.
 
     Args:
         q: queries ``[B, T, H, K]``; float32, bfloat16, float16, or float64 on the torch backend. K of any

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.ops._arguments import sum_dtype
-from fla.ops.gla.recurrent import run_recurrent_gla
-from fla.ops.simple_gla.chunk import run_chunk_simple_gla
+from fla.ops._arguments import flip_time, sum_dtype
+from fla.ops._autograd import state_function
+from fla.ops.gla.recurrent import fused_recurrent_gla_fwd, run_recurrent_gla
+from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd, chunk_simple_gla_fwd, run_chunk_simple_gla
 from fla.utils._validation import bind_shapes, check_floating, check_same_device, count_sequences
 
 #: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
@@ -77,11 +78,14 @@ def run_linear_attn(
         assert initial_state is None or isinstance(initial_state, torch.Tensor)
         return _run(q, k, v, initial_state, cu_seqlens, scale, output_final_state, recurrent, reverse, backend)
     assert not isinstance(initial_state, torch.Tensor)
-    o, total, final_state = sums_and_totals(
-        q, k, v, scale, initial_state, output_final_state, cu_seqlens, backend, recurrent=recurrent, reverse=reverse
-    )
-    # In the dtype of sums, because float16 would make eps zero.
-    return (o / (total.to(sum_dtype(o)) + eps)).to(v.dtype), final_state
+    operands: list[torch.Tensor | None] = [q, k, v]
+    start, turned = _with_sum(initial_state, v), reverse and cu_seqlens is not None
+    if reverse:
+        operands, cu_seqlens = flip_time(operands, cu_seqlens)
+        start = start.flip(0) if turned and start is not None else start
+    o, end = _divided((scale, eps, recurrent, backend), cu_seqlens, start, *operands)
+    o, end = o.flip(1) if reverse else o, end.flip(0) if turned else end
+    return o, _without_ones(end, v) if output_final_state else None
 
 
 def sums_and_totals(
@@ -95,23 +99,97 @@ def sums_and_totals(
     backend: str,
     *,
     recurrent: bool = False,
-    reverse: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
-    """The weighted sums of the values ``[B, T, H, V]``, those of ones ``[B, T, H, 1]``, and the final ``(S, z)``.
-
-    The ones are further channels of the values, so z is a part of the engine's state, and q and k are read once for
-    both.
-    """
+    """The weighted sums of the values ``[B, T, H, V]``, those of ones ``[B, T, H, 1]``, and the final ``(S, z)``."""
     dim = v.shape[-1]
-    ones = ALIGNMENT - dim % ALIGNMENT
-    start = None
-    if initial_state is not None:
-        state, z = initial_state
-        start = torch.cat([state, z.permute(0, 2, 3, 1).expand(-1, -1, -1, ones)], -1)
-    values = F.pad(v, (0, ones), value=1.0)
-    o, end = _run(q, k, values, start, cu_seqlens, scale, output_final_state, recurrent, reverse, backend)
-    final_state = None if end is None else (end[..., :dim], end[..., dim : dim + 1].permute(0, 3, 1, 2))
-    return o[..., :dim], o[..., dim : dim + 1], final_state
+    start = _with_sum(initial_state, v)
+    o, end = _run(q, k, _with_ones(v), start, cu_seqlens, scale, output_final_state, recurrent, False, backend)
+    return o[..., :dim], o[..., dim : dim + 1], None if end is None else _without_ones(end, v)
+
+
+def _ones(v: torch.Tensor) -> int:
+    """How many channels of ones follow those of v, at least one."""
+    return ALIGNMENT - v.shape[-1] % ALIGNMENT
+
+
+def _with_ones(v: torch.Tensor) -> torch.Tensor:
+    """The values with channels of ones, whose states are z: so q and k are read once for both sums."""
+    return F.pad(v, (0, _ones(v)), value=1.0)
+
+
+def _with_sum(initial_state: tuple[torch.Tensor, torch.Tensor] | None, v: torch.Tensor) -> torch.Tensor | None:
+    """S and z as the state of values with ones."""
+    if initial_state is None:
+        return None
+    state, z = initial_state
+    return torch.cat([state, z.permute(0, 2, 3, 1).expand(-1, -1, -1, _ones(v))], -1)
+
+
+def _without_ones(state: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """S and z from the state of values with ones."""
+    dim = v.shape[-1]
+    return state[..., :dim], state[..., dim : dim + 1].permute(0, 3, 1, 2)
+
+
+def _divided_fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    eps: float,
+    recurrent: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs in the dtype of v, final states, and for the backward pass the outputs and divisors unrounded."""
+    dtype = sum_dtype(v)
+    values = _with_ones(v.to(dtype))
+    if recurrent:
+        # This form multiplies in the dtype of sums whatever it is given.
+        gates = (None, None, None, None)
+        sums, end = fused_recurrent_gla_fwd(q, k, values, *gates, initial_state, cu_seqlens, scale, False, backend)
+    else:
+        q, k = q.to(dtype), k.to(dtype)
+        sums, end = chunk_simple_gla_fwd(q, k, values, None, None, initial_state, cu_seqlens, scale, backend)
+    dim = v.shape[-1]
+    divisor = sums[..., dim : dim + 1] + eps
+    o = sums[..., :dim] / divisor
+    return o.to(v.dtype), end, o, divisor
+
+
+def _divided_bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    o: torch.Tensor,
+    divisor: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    eps: float,
+    recurrent: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k, v and the initial state.
+
+    A weight gets ``do.(v - o) / divisor``. What v has in common with o cancels between the channels of the values and
+    the one of ones, and what is left may be far smaller, so half precision would lose it.
+    """
+    dtype = sum_dtype(v)
+    dsums = do.to(dtype) / divisor
+    dtotal = -(dsums * o).sum(-1, keepdim=True)
+    dsums = F.pad(torch.cat([dsums, dtotal], -1), (0, _ones(v) - 1))
+    q_, k_, values = q.to(dtype), k.to(dtype), _with_ones(v.to(dtype))
+    dq, dk, dvalues, _, _, dstart = chunk_simple_gla_bwd(
+        q_, k_, values, None, None, initial_state, dsums, dfinal_state, cu_seqlens, scale, backend
+    )
+    return dq.to(q.dtype), dk.to(k.dtype), dvalues[..., : v.shape[-1]].to(v.dtype), dstart
+
+
+_divided = state_function(_divided_fwd, _divided_bwd)
 
 
 def _run(

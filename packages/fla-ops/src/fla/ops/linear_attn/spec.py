@@ -11,7 +11,7 @@ import torch
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.linear_attn.api import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.simple_gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils._spec import Case, Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
 STATE = {"initial_state": "N H K V"}
@@ -27,6 +27,15 @@ CHUNK_SHAPES = {
     "more features than channels a head may have": Shape(1, 40, 1, 300, 8),
 }
 PLAIN_SHAPES = {"not normalised, packed": Shape(1, 70, 2, 16, 8, lengths=(30, 40), options=PLAIN)}
+#: By feature map, with values that have something in common: it cancels in the gradients.
+FEATURES = {
+    name: {"q": f"B T H K {mark}", "k": f"B T H K {mark}", "v": "B T H V !"}
+    for name, mark in (("elu + 1", "~"), ("relu", ">"), ("exp", "^"))
+}
+NORMALISED = {"normalize": True}
+LONG_SHAPES = {"1024 steps": Shape(1, 1024, 1, 8, 8, options=NORMALISED)}
+LONGEST_SHAPES = {"elu + 1, 32768 steps": Shape(1, 32768, 1, 64, 64, options=NORMALISED)}
+LONG_RECURRENT_SHAPES = {"40 steps": Shape(1, 40, 2, 8, 8, options=NORMALISED)}
 RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 2, 16, 16),
     "reversed": Shape(2, 20, 2, 17, 9, options={"reverse": True}),
@@ -59,6 +68,16 @@ _chunk, _recurrent = _normalised(chunk_linear_attn), _normalised(fused_recurrent
 OPERANDS = {**QKV, **STATE, "z": "N H K"}
 
 
+def _long_cases() -> Iterator[Case]:
+    for features, operands in FEATURES.items():
+        for function, shapes in (
+            (chunk_linear_attn, LONG_SHAPES),
+            (fused_recurrent_linear_attn, LONG_RECURRENT_SHAPES),
+        ):
+            yield from sequence_cases(function, operands, {f"{features}, {t}": shape for t, shape in shapes.items()})
+    yield from sequence_cases(chunk_linear_attn, FEATURES["elu + 1"], LONGEST_SHAPES)
+
+
 def cost(sizes: Sizes, element: int, chunk: int = 64) -> Cost:
     """Every input read once and every output written once; the chunked algorithm's matrix products."""
     heads = sizes["B"] * sizes["T"] * sizes["H"]
@@ -79,6 +98,7 @@ SPEC = Spec(
     cases=(
         *sequence_cases(_chunk, OPERANDS, CHUNK_SHAPES),
         *sequence_cases(_recurrent, OPERANDS, RECURRENT_SHAPES),
+        *_long_cases(),
         *sequence_cases(chunk_linear_attn, {**QKV, **STATE}, PLAIN_SHAPES),
         *sequence_cases(fused_recurrent_linear_attn, {**QKV, **STATE}, PLAIN_SHAPES),
     ),

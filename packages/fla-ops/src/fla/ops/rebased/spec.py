@@ -9,7 +9,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.feature_map import half_square_width
-from fla.ops.based.spec import PAST, QKV, after_a_step
+from fla.ops.based.spec import AROUND_ONE, LONG_SHAPES, PAST, QKV, after_a_step
 from fla.ops.linear_attn.spec import cost as linear_cost
 from fla.ops.rebased.api import parallel_rebased
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
@@ -48,6 +48,7 @@ SPEC = Spec(
     backends=("triton", "torch", "reference"),
     cases=(
         *sequence_cases(parallel_rebased, QKV, SHAPES),
+        *sequence_cases(parallel_rebased, AROUND_ONE, LONG_SHAPES),
         *sequence_cases(after_a_step(parallel_rebased), {**QKV, **PAST}, CONTINUED_SHAPES),
     ),
     cost=cost,

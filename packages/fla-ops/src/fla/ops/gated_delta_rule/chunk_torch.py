@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops._arguments import sum_dtype, ungroup
+from fla.ops._causality_torch import keeps_causality
 from fla.ops._chunks_torch import ChunkLayout
 from fla.ops._decay_torch import ChunkDecay, chunk_decay
 
@@ -41,6 +42,7 @@ class _Chunks(NamedTuple):
     """Whether erase keys read the state before it decays."""
 
 
+@keeps_causality(("k", "v", "beta", "p"), ("g",))
 def chunk_gated_delta_rule_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,

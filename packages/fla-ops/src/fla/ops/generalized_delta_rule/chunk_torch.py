@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops._arguments import sum_dtype
+from fla.ops._causality_torch import keeps_causality
 from fla.ops._chunks_torch import ChunkLayout
 from fla.ops._decay_torch import ChunkDecay, chunk_decay
 
@@ -41,6 +42,7 @@ class _Chunks(NamedTuple):
     """A_k ``[M, H, C, C]``."""
 
 
+@keeps_causality(("k", "v", "a", "b"), ("gk",))
 def chunk_dplr_delta_rule_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,

@@ -24,12 +24,14 @@ from __future__ import annotations
 import torch
 
 from fla.ops._arguments import sum_dtype
+from fla.ops._causality_torch import keeps_causality
 from fla.ops._chunks_torch import ChunkLayout
 from fla.ops._decay_torch import blocks, early, late, mild_block
 
 CHUNK_SIZE = 64
 
 
+@keeps_causality(("k", "v"), ("g",))
 def chunk_gla_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -156,6 +158,7 @@ def chunk_gla_bwd_torch(
     return dq, dk, dv, dg, du, dinitial_state
 
 
+@keeps_causality(("k", "v"), ("g",))
 def value_decay_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops._arguments import sum_dtype, ungroup
+from fla.ops._causality_torch import keeps_causality
 from fla.ops._chunks_torch import ChunkLayout
 
 CHUNK_SIZE = 64
@@ -37,6 +38,7 @@ class _Factors(NamedTuple):
         return None if self.pre is None else self.pre[..., -1, :]
 
 
+@keeps_causality(("k", "v"), ("g",))
 def chunk_simple_gla_fwd_torch(
     q: torch.Tensor,
     k: torch.Tensor,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 
 from fla.ops._arguments import sum_dtype
-
-Combine = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def writes_fwd_torch(
@@ -18,8 +14,7 @@ def writes_fwd_torch(
     """Writes and decays ``[B, T, ...]``, the last sum of each sequence ``[N, ...]``, and every one."""
     s = s.to(sum_dtype(s)).contiguous()
     first, start = _first_steps(s, cu_seqlens), _start(s, initial, cu_seqlens)
-    carried = torch.zeros_like(first, dtype=s.dtype).masked_fill(first, -torch.inf)
-    z = _scan(carried, torch.where(first, torch.logaddexp(s, start), s), torch.add, torch.logaddexp)
+    z = _scan(None, torch.where(first, torch.logaddexp(s, start), s), first)
     before = torch.where(first, start, z.roll(1, 1))
     # The difference of z and the one before, without what two large numbers would lose of it.
     decay = torch.where(before.isneginf(), 0.0, F.logsigmoid(before - s))
@@ -53,8 +48,7 @@ def writes_bwd_torch(
     own = dz - write * dwrite - ddecay + ddecay.roll(-1, 1).masked_fill(ends, 0.0)
     if dlast is not None:
         own += torch.where(ends, _spread(dlast, decay, cu_seqlens), 0.0)
-    passed = decay.roll(-1, 1).masked_fill(ends, -torch.inf).exp()
-    dsum = _scan(passed.flip(1), own.flip(1), torch.mul, torch.add).flip(1)
+    dsum = _scan(decay.roll(-1, 1).exp().flip(1), own.flip(1), ends.flip(1)).flip(1)
     ds = (write * (dwrite + dsum)).to(dtype)
     if initial is None:
         return ds, decay.new_empty(0)
@@ -101,14 +95,26 @@ def _start(s: torch.Tensor, initial: torch.Tensor | None, cu_seqlens: torch.Tens
     return s.new_full((), -torch.inf) if initial is None else _spread(initial.to(s.dtype), s, cu_seqlens)
 
 
-def _scan(a: torch.Tensor, b: torch.Tensor, times: Combine, plus: Combine) -> torch.Tensor:
-    """``h_t = plus(times(a_t, h_{t-1}), b_t)`` along dimension 1 with ``h_0 = b_0``, by halving the steps."""
+def _scan(a: torch.Tensor | None, b: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    """``h_t = a_t h_{t-1} + b_t`` along dimension 1, or ``log(e^{h_{t-1}} + e^{b_t})`` without a, by halving the steps.
+
+    Where a step is ``first``, ``h_t = b_t`` whatever was before: a product with zero would let NaN through.
+    """
     steps = b.shape[1]
     if steps == 1:
         return b
     even, odd, later = slice(0, steps - 1, 2), slice(1, None, 2), slice(2, None, 2)
     h = b.clone()
-    pairs = plus(times(a[:, odd], b[:, even]), b[:, odd])
-    h[:, odd] = _scan(times(a[:, odd], a[:, even]), pairs, times, plus)
-    h[:, later] = plus(times(a[:, later], h[:, 1 : steps - 1 : 2]), b[:, later])
+    pairs = _follow(a, b, first, odd, b[:, even])
+    factors = None if a is None else a[:, odd] * a[:, even]
+    h[:, odd] = _scan(factors, pairs, first[:, odd] | first[:, even])
+    h[:, later] = _follow(a, b, first, later, h[:, 1 : steps - 1 : 2])
     return h
+
+
+def _follow(
+    a: torch.Tensor | None, b: torch.Tensor, first: torch.Tensor, steps: slice, before: torch.Tensor
+) -> torch.Tensor:
+    """h of the ``steps`` from that of the steps before them."""
+    b, first = b[:, steps], first[:, steps]
+    return torch.where(first, b, torch.logaddexp(before, b) if a is None else a[:, steps] * before + b)

@@ -64,6 +64,16 @@ def load_decay(pointers, mask):
 
 
 @triton.jit
+def split_program(blocks):
+    """The index of this program's block, which varies fastest, and of what the blocks are of.
+
+    Sequences times heads may pass 65,535, where the second and the third axis of a launch grid end.
+    """
+    i_p = tl.program_id(0)
+    return i_p % blocks, i_p // blocks
+
+
+@triton.jit
 def locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C: tl.constexpr, PACKED: tl.constexpr):
     """The first step of chunk ``i_c`` among all steps and the number of steps from there to its sequence's end."""
     if PACKED:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -31,6 +32,9 @@ class Block(NamedTuple):
     stages: int
 
 
+#: The most programs of a launch, and of its second or third axis. What grows with the batch stands on the first.
+MOST_PROGRAMS, MOST_HEADS = 2**31 - 1, 2**16 - 1
+
 #: What CPU tensors are taken for: 0, or the architecture that a dry run compiles for.
 _cpu_arch = 0
 
@@ -51,6 +55,21 @@ def tile_key(keys: torch.Tensor, value_dim: int) -> TileKey:
 def _arch(index: int) -> int:
     major, minor = torch.cuda.get_device_capability(index)
     return 10 * major + minor
+
+
+def launch_grid(*counts: int, heads: int = 1) -> tuple[int, int]:
+    """A program of each combination of the counts on the first axis, the first count fastest; heads on the second.
+
+    Raises:
+        ValueError: more heads or programs than a launch can have. Triton skips a launch of more without a word.
+    """
+    programs = prod(counts) * heads
+    if programs > MOST_PROGRAMS or heads > MOST_HEADS:
+        raise ValueError(
+            f"launch grid: expected at most {MOST_PROGRAMS} programs and {MOST_HEADS} heads, "
+            f"got {' * '.join(map(str, (*counts, heads)))} = {programs} and {heads}; split the batch"
+        )
+    return prod(counts), heads
 
 
 def power_of_two(size: int, least: int = 16) -> int:

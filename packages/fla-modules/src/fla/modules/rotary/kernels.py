@@ -108,7 +108,7 @@ def rotary_kernel(
     CONJUGATE: tl.constexpr,
 ):
     """The first programs take q, the others k, which may be absent. BH holds half of R."""
-    i_b = tl.program_id(0)
+    i_b, tokens = tl.program_id(0), tokens.to(tl.int64)
     rows = tokens * HQ
     blocks = tl.cdiv(rows, BR)
     if i_b < blocks:

@@ -14,7 +14,7 @@ one of them; BD at least K.
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import locate_chunk, locate_sequence
+from fla.ops._chunks_kernels import locate_chunk, locate_sequence, split_program
 
 ROOT_HALF = tl.constexpr(0.7071067811865476)
 
@@ -101,7 +101,7 @@ def state_kernel(
     Forward: x = k, y = v, ``S' = S + sum_j f(k_j) v_j^T``, ``z' = z + sum_j f(k_j)``. In reverse: x = q, y = do, and
     these are gradients, ``dS' = dS + sum_i f(scale q_i) do_i^T / (t_i + eps)``, ``dz' = dz + sum_i f(scale q_i) dt_i``.
     """
-    i_fv, i_nh = tl.program_id(0), tl.program_id(1)
+    i_fv, i_nh = split_program(tl.cdiv(F, BF) * tl.cdiv(V, BV))
     i_f, i_v = i_fv // tl.cdiv(V, BV), i_fv % tl.cdiv(V, BV)
     i_n, i_h = i_nh // H, i_nh % H
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)

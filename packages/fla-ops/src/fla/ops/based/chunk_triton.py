@@ -11,7 +11,7 @@ from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.based import chunk_kernels as kernels
 from fla.ops.based.grad_kernels import key_grad_kernel, query_grad_kernel
 from fla.ops.based.tiles import CHUNK_TILES, ChunkTile
-from fla.utils._tiles import Block, power_of_two, tile_key
+from fla.utils._tiles import Block, launch_grid, power_of_two, tile_key
 
 
 class _Plan:
@@ -79,7 +79,7 @@ class _Plan:
         begun = _start(start, end, end_sum)
         block = self.tile.state
         blocks = triton.cdiv(self.features, block.k) * triton.cdiv(self.value_dim, block.v)
-        kernels.state_kernel[(blocks, self.chunks.sequences * self.heads)](
+        kernels.state_kernel[launch_grid(blocks, self.chunks.sequences, self.heads)](
             x,
             y,
             totals,
@@ -110,7 +110,7 @@ class _Plan:
         """Outputs, while totals are written; in reverse the gradient of v."""
         o = torch.empty_like(y)
         block = self.tile.output
-        kernels.output_kernel[(triton.cdiv(self.value_dim, block.v) * self.chunks.total, self.heads)](
+        kernels.output_kernel[launch_grid(triton.cdiv(self.value_dim, block.v), self.chunks.total, heads=self.heads)](
             x, x_other, y, totals, states, sums, o, scale=scale, REVERSE=reverse, **self.per_chunk(block)
         )
         return o
@@ -172,7 +172,7 @@ def second_order_bwd_triton(
     else:
         dtotals = torch.zeros_like(totals) if dtotals is None else dtotals.contiguous()
     dq, dk = torch.empty_like(q), torch.empty_like(k)
-    grid, options = (plan.chunks.total, plan.heads), plan.per_chunk(plan.tile.grad)
+    grid, options = launch_grid(plan.chunks.total, heads=plan.heads), plan.per_chunk(plan.tile.grad)
 
     # What values have in common cancels between S and z in the gradient of q, so both must be as precise.
     wide = eps is not None

@@ -201,7 +201,7 @@ def pair_grad_kernel(
         b_dv = tl.load(dv + o_y, mask=m_y, other=0.0)
         b_da += tl.dot(b_do, b_xt, input_precision=PRECISION)
         if DECAY != 3 and DTYPE != tl.float32:
-            b_xt_lo = tl.load(x + stride // C * V + o_yt, mask=m_yt, other=0.0)
+            b_xt_lo = tl.load(x + (stride // C).to(tl.int64) * V + o_yt, mask=m_yt, other=0.0)
             b_da += tl.dot(b_do, b_xt_lo)
         b_dl -= tl.dot(b_dv, b_xt, input_precision=PRECISION)
     if DECAY == 3:
@@ -341,7 +341,8 @@ def key_grad_kernel(
         b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
     b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
     if DTYPE != tl.float32:
-        b_dq += tl.dot(tl.load(dscores + stride * C + o_a, mask=m_c[:, None], other=0.0), b_k)
+        dscores_lo = dscores + tl.cast(stride, tl.int64) * C
+        b_dq += tl.dot(tl.load(dscores_lo + o_a, mask=m_c[:, None], other=0.0), b_k)
     b_dk += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
     tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
 
@@ -360,7 +361,7 @@ def key_grad_kernel(
             b_dg += tl.sum(tl.where(o_j > o_i, b_dread[None, :], 0.0), 1)
         else:
             b_dg += tl.cumsum(b_dread, 0, reverse=True)
-        tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
+        tl.store(dg + i_k.to(tl.int64) * stride + row_v + o_c * HV, b_dg, mask=m_c)
     b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
     b_dk += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 

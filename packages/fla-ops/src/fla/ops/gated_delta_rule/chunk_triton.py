@@ -11,7 +11,7 @@ from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
 from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels, walk_kernels
 from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
-from fla.utils._tiles import Block, tile_key
+from fla.utils._tiles import Block, launch_grid, tile_key
 
 
 class _Call(NamedTuple):
@@ -169,7 +169,7 @@ def chunk_gated_delta_rule_bwd_triton(
     # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
     dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
     dscores, dpairs = q.new_empty(parts, *walked.scores.shape), torch.empty_like(walked.scores)
-    kernels.pair_grad_kernel[(chunks.total, call.heads[1])](
+    kernels.pair_grad_kernel[launch_grid(chunks.total, heads=call.heads[1])](
         call.k,
         call.p,
         call.beta,
@@ -189,7 +189,7 @@ def chunk_gated_delta_rule_bwd_triton(
         BV=tile.pair_grad.v,
         **call.constants_of_decay(tile.pair_grad),
     )
-    grid = blocks * chunks.total, call.heads[1]
+    grid = launch_grid(blocks, chunks.total, heads=call.heads[1])
     products = x, states, do, dv, dstates, dscores, dpairs
     shared = {"V": value_dim, "BV": tile.key_grad.v}
     if call.decay == 3:
@@ -251,7 +251,7 @@ def _pairs(call: _Call, scale: float) -> _Walked:
     tile, like = call.tile, call.v.shape[:3]
     scores = call.q.new_empty(*like, tile.chunk)
     corrections = scores.new_empty(halves(scores.dtype), *scores.shape)
-    grid = call.chunks.total, call.heads[1]
+    grid = launch_grid(call.chunks.total, heads=call.heads[1])
     last = *call.where, scale, call.total, scores.numel()
     constants = {"LEVELS": tile.levels, "INVERSE_PRECISION": inverse_precision(scores.dtype)}
     if call.decay != 3:
@@ -280,7 +280,7 @@ def _walk(
 ) -> None:
     """Fill o and the final states, or for the backward pass X and the states before each chunk."""
     block, chunks = call.tile.walk, call.chunks
-    walk_kernels.walk_kernel[(triton.cdiv(call.dims[1], block.v), chunks.sequences * call.heads[1])](
+    walk_kernels.walk_kernel[launch_grid(triton.cdiv(call.dims[1], block.v), chunks.sequences, call.heads[1])](
         walked.q,
         walked.k,
         walked.p,
@@ -323,7 +323,7 @@ def _walk_back(
     blocks, rows = triton.cdiv(call.dims[1], block.v), call.v.shape[:3]
     dbeta = call.q.new_empty(blocks, *rows, dtype=torch.float32)
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
-    walk_kernels.walk_back_kernel[(blocks, chunks.sequences * call.heads[1])](
+    walk_kernels.walk_back_kernel[launch_grid(blocks, chunks.sequences, call.heads[1])](
         walked.q,
         walked.k,
         walked.p,

@@ -7,7 +7,7 @@ import triton
 
 from fla.ops.gated_delta_rule.recurrent_kernels import recurrent_kernel
 from fla.ops.gated_delta_rule.tiles import RECURRENT_TILES
-from fla.utils._tiles import tile_key
+from fla.utils._tiles import launch_grid, tile_key
 
 
 def recurrent_delta_rule_fwd_triton(
@@ -34,7 +34,7 @@ def recurrent_delta_rule_fwd_triton(
     o = torch.empty_like(v)
     state_dims = (value_dim, key_dim) if state_v_first else (key_dim, value_dim)
     final_state = q.new_empty(sequences, value_heads, *state_dims, dtype=torch.float32)
-    recurrent_kernel[(triton.cdiv(value_dim, tile.v), sequences * value_heads)](
+    recurrent_kernel[launch_grid(triton.cdiv(value_dim, tile.v), sequences, value_heads)](
         q,
         k,
         k if p is None else p,

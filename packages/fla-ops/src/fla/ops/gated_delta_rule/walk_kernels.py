@@ -12,6 +12,7 @@ from fla.ops._chunks_kernels import (
     decay_until,
     dot_halves,
     locate_sequence,
+    split_program,
     step_decays,
     store_halves,
 )
@@ -102,7 +103,7 @@ def walk_kernel(
 
     ``FOR_BACKWARD``: write X and the state before each chunk instead.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hq = i_h // (HV // H)
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
@@ -157,7 +158,7 @@ def walk_kernel(
         b_u = b_x * b_beta
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
-            store_halves(x + row_v * V + o_yt, stride // C * V, b_x, m_yt, DECAY != 3)
+            store_halves(x + row_v * V + o_yt, (stride // C).to(tl.int64) * V, b_x, m_yt, DECAY != 3)
         else:
             b_qt = tl.load(q + row_q * K + o_xt, mask=m_xt, other=0.0)
             b_at = tl.load(scores + row_v * C + o_at, mask=m_c[None, :], other=0.0)
@@ -214,7 +215,7 @@ def walk_back_kernel(
     ``dS = e^total dS' + Q_read^T dO - P_read^T dV``. Writes dV, dS' of every chunk, which is the gradient of the state
     after it, and ``dbeta[block, B, T, HV]``, to be summed over the blocks of V.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hq = i_h // (HV // H)
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
@@ -272,7 +273,7 @@ def walk_back_kernel(
             b_dst *= b_total
         b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
         b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, STATE_PRECISION)
-        tl.store(dbeta + i_v * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
+        tl.store(dbeta + i_v.to(tl.int64) * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
         b_dv = b_du * b_beta
         tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
         b_dot = b_dot.to(tl.float32) * scale

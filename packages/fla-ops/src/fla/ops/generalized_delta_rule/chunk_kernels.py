@@ -29,6 +29,7 @@ from fla.ops._chunks_kernels import (
     locate_sequence,
     pair_sides_grad,
     span_sums,
+    split_program,
     store_halves,
     through_states,
     through_states_grad,
@@ -222,7 +223,7 @@ def walk_kernel(
 
     ``FOR_BACKWARD``: write W and the state before each chunk instead.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // H, i_nh % H
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
     o_k, o_v, o_c = tl.arange(0, BK), i_v * BV + tl.arange(0, BV), tl.arange(0, C)
@@ -306,7 +307,7 @@ def walk_back_kernel(
     ``dW = Q_b^T dO + B_write dS'``, ``dY = dW + R^T dW``, ``dV = Q_k^T dO + A_k^T dY + K_write dS'`` and
     ``dS = e^total dS' + scale Q_read^T dO + A_read^T dY``. Writes dV, dY, and dS' of every chunk.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // H, i_nh % H
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
     chunks = tl.cdiv(length, C)
@@ -405,7 +406,7 @@ def pair_grad_kernel(
         b_w += tl.dot(b_x, b_yt, input_precision=PRECISION)
         b_wt += tl.dot(b_y, b_xt, input_precision=PRECISION)
     b_w = tl.where(o_i >= o_j, b_w, b_wt) * scale
-    dscores += i_p * stride
+    dscores += i_p.to(tl.int64) * stride
     tl.store(dscores + row * C + o_i * (H * C) + o_j, b_w.to(dscores.dtype.element_ty), mask=m_c[:, None])
 
 

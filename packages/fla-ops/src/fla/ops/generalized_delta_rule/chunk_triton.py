@@ -11,7 +11,7 @@ from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, p
 from fla.ops.gated_delta_rule.tiles import WIDEST, ChunkTile, halves
 from fla.ops.generalized_delta_rule import chunk_kernels as kernels
 from fla.ops.generalized_delta_rule.tiles import CHUNK_TILES
-from fla.utils._tiles import Block, tile_key
+from fla.utils._tiles import Block, launch_grid, tile_key
 
 
 class _Call(NamedTuple):
@@ -146,7 +146,8 @@ def chunk_dplr_delta_rule_bwd_triton(
 
     dscores = q.new_empty(4, *pairs.qk.shape)
     block = call.tile.pair_grad
-    kernels.pair_grad_kernel[(call.chunks.total, heads, 4)](
+    grid = (*launch_grid(call.chunks.total, heads=heads), 4)
+    kernels.pair_grad_kernel[grid](
         do,
         dy,
         call.v,
@@ -163,7 +164,7 @@ def chunk_dplr_delta_rule_bwd_triton(
     dq, dk, da, db = (torch.empty_like(call.q) for _ in range(4))
     dg = torch.empty_like(call.g)
     block = call.tile.key_grad
-    kernels.key_grad_kernel[(triton.cdiv(key_dim, block.k) * call.chunks.total, heads)](
+    kernels.key_grad_kernel[launch_grid(triton.cdiv(key_dim, block.k), call.chunks.total, heads=heads)](
         call.q,
         call.k,
         call.a,
@@ -204,7 +205,7 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
     corrections = qk.new_empty(halves(qk.dtype), *qk.shape)
     q, a, k, b = (torch.empty_like(call.q) for _ in range(4))
     total = call.q.new_empty(call.chunks.total, heads, key_dim, dtype=torch.float32)
-    kernels.pairs_kernel[(call.chunks.total, heads)](
+    kernels.pairs_kernel[launch_grid(call.chunks.total, heads=heads)](
         call.q,
         call.k,
         call.a,
@@ -246,7 +247,7 @@ def _walk(
 ) -> None:
     """Fill o and the final states, or for the backward pass W and the states before each chunk."""
     block, (heads, key_dim, value_dim) = call.tile.walk, call.dims
-    kernels.walk_kernel[(triton.cdiv(value_dim, block.v), call.chunks.sequences * heads)](
+    kernels.walk_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
         pairs.q,
         pairs.a,
         pairs.k,
@@ -290,7 +291,7 @@ def _walk_back(
     """Fill dv, dy and the gradients of the states after each chunk; returns those of the initial states."""
     block, (heads, key_dim, value_dim) = call.tile.walk_back, call.dims
     dstart = call.q.new_empty(call.chunks.sequences, *call.dims, dtype=torch.float32)
-    kernels.walk_back_kernel[(triton.cdiv(value_dim, block.v), call.chunks.sequences * heads)](
+    kernels.walk_back_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
         pairs.q,
         pairs.a,
         pairs.k,

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E
+from fla.ops._chunks_kernels import LOG2E, split_program
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -30,7 +30,7 @@ def recurrent_kernel(
     PACKED: tl.constexpr,
 ):
     """``S = e^gk S + b (S^T a)^T + k v^T, o = scale S^T q`` for one sequence, head and block of V, S in registers."""
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // H, i_nh % H
     if PACKED:
         begin = tl.load(cu_seqlens + i_n).to(tl.int64)

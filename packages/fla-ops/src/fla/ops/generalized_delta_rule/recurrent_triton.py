@@ -8,7 +8,7 @@ import triton
 from fla.ops._arguments import state_like
 from fla.ops.generalized_delta_rule.recurrent_kernels import recurrent_kernel
 from fla.ops.generalized_delta_rule.tiles import RECURRENT_TILES
-from fla.utils._tiles import tile_key
+from fla.utils._tiles import launch_grid, tile_key
 
 
 def recurrent_dplr_delta_rule_fwd_triton(
@@ -29,7 +29,7 @@ def recurrent_dplr_delta_rule_fwd_triton(
     value_dim = v.shape[3]
     tile = RECURRENT_TILES.choose(tile_key(q, value_dim))
     o, final_state = torch.empty_like(v), state_like(q, v, cu_seqlens)
-    recurrent_kernel[(triton.cdiv(value_dim, tile.v), final_state.shape[0] * heads)](
+    recurrent_kernel[launch_grid(triton.cdiv(value_dim, tile.v), final_state.shape[0], heads)](
         q,
         k,
         v,

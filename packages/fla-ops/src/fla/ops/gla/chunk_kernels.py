@@ -22,6 +22,7 @@ from fla.ops._chunks_kernels import (
     locate_sequence,
     span_sums,
     span_sums_transposed,
+    split_program,
     through_states,
     through_states_grad,
 )
@@ -74,7 +75,7 @@ def state_kernel(
     Forward: x = k, y = v, ``S' = e^total S + sum_j (k_j e^suf_j) v_j^T``. In reverse: x = q, y = do, and S is the
     gradient of the state, ``dS' = e^total dS + sum_i (q_i e^pre_i) do_i^T``.
     """
-    i_kv, i_nh = tl.program_id(0), tl.program_id(1)
+    i_kv, i_nh = split_program(tl.cdiv(K, BK) * tl.cdiv(V, BV))
     i_k, i_v = i_kv // tl.cdiv(V, BV), i_kv % tl.cdiv(V, BV)
     i_n, i_h = i_nh // H, i_nh % H
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E
+from fla.ops._chunks_kernels import LOG2E, split_program
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -39,7 +39,7 @@ def recurrent_kernel(
 
     With u, o is read before that: ``o = scale (S + diag(u) k v^T)^T q``.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hq = i_h // (HV // H)
     if PACKED:

@@ -10,7 +10,7 @@ import triton
 from fla.ops._chunks_triton import Chunks, cut
 from fla.ops.hgrn import scan_kernels as kernels
 from fla.ops.hgrn.tiles import ENOUGH_PROGRAMS, SCAN_TILES, ScanTile
-from fla.utils._tiles import tile_key
+from fla.utils._tiles import launch_grid, tile_key
 from fla.utils._varlen import max_chunks
 
 
@@ -21,7 +21,7 @@ class Plan(NamedTuple):
     segments: Chunks
     steps: int
     """Of a segment."""
-    grid: tuple[int]
+    grid: tuple[int, int]
     is_cut: bool
 
     @classmethod
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
         # Nothing is known here of packed sequences but that one of them may be nearly all.
         steps = tile.segment(total, batch * blocks, enough)
         segments = cut(x, cu_seqlens, steps)
-        return cls(tile, segments, steps, (blocks * segments.total,), steps < total)
+        return cls(tile, segments, steps, launch_grid(blocks, segments.total), steps < total)
 
     def options(self, x: torch.Tensor) -> dict[str, Any]:
         """The arguments that all kernels end with."""

@@ -11,7 +11,7 @@ from fla.ops.mamba.operands import Operands, new_states
 from fla.ops.mamba.scan_gradient_kernels import gradient_kernel
 from fla.ops.mamba.scan_kernels import output_kernel
 from fla.ops.mamba.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, WARP, ScanTile, cut_states
-from fla.utils._tiles import TileTable, tile_key
+from fla.utils._tiles import TileTable, launch_grid, tile_key
 from fla.utils._validation import count_sequences
 
 
@@ -28,7 +28,7 @@ class _Plan:
         self.tile = tiles.choose(tile_key(operands.B, group))
         self.blocks = triton.cdiv(group, self.tile.channels)
         self.pieces = cut_states(operands.states)
-        self.grid = (self.sequences * operands.groups * self.blocks,)
+        self.grid = launch_grid(self.blocks, operands.groups, self.sequences)
 
     def options(self) -> dict[str, Any]:
         """The arguments that both kernels end with."""
@@ -100,7 +100,7 @@ def selective_scan_bwd_triton(
     u, delta, A, B, C, skip, z, bias = plan.operands
     batch, total, channels = u.shape
     count = SPANS["triton"] // plan.tile.steps + plan.tile.steps - 1
-    tiles = plan.new(*plan.grid, count, *plan.pieces, plan.tile.channels)
+    tiles = plan.new(plan.grid[0], count, *plan.pieces, plan.tile.channels)
     du, ddelta, dz = (plan.new(0) if x is None else torch.empty_like(x) for x in (u, delta, z))
     dA, dstart = plan.new_state(), plan.new_state()
     dB, dC = plan.new(2, plan.blocks * triton.cdiv(plan.tile.channels, WARP), *B.shape)

@@ -26,6 +26,7 @@ from fla.ops._chunks_kernels import (
     decay_of_steps,
     locate_chunk,
     locate_sequence,
+    split_program,
     step_decays,
 )
 
@@ -123,7 +124,7 @@ def state_kernel(
     PRECISION: tl.constexpr,
 ):
     """Carry the state over the chunks of one sequence and head, and store what it was before each chunk."""
-    i_kv, i_nh = tl.program_id(0), tl.program_id(1)
+    i_kv, i_nh = split_program(tl.cdiv(K, BK) * tl.cdiv(V, BV))
     i_k, i_v = i_kv // tl.cdiv(V, BV), i_kv % tl.cdiv(V, BV)
     i_n, i_h = i_nh // HV, i_nh % HV
     i_hx = i_h // (HV // H)
@@ -240,7 +241,7 @@ def output_kernel(
     o_y, m_y = row_v * V + o_i * (HV * V) + o_v[None, :], m_c[:, None] & m_v[None, :]
     b_v = tl.load(v + o_y, mask=m_y, other=0.0)
     b_o += tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
-    dw += i_v * dw_stride + row_v
+    dw += i_v.to(tl.int64) * dw_stride + row_v
     dskip += i_state * V
     skip += i_h * V
     store_outputs(b_o, b_v, b_w, other, skip, out, dw, dskip, o_c, o_y, o_v, m_c, m_y, m_v, HV, WEIGHTED, SKIP, REVERSE)
@@ -286,7 +287,7 @@ def walk_kernel(
 
     The whole of K is one block.
     """
-    i_v, i_nh = tl.program_id(0), tl.program_id(1)
+    i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // HV, i_nh % HV
     begin, length, i_first = locate_sequence(i_n, cu_seqlens, first_chunk, T, C, PACKED)
     chunks = tl.cdiv(length, C)
@@ -300,7 +301,7 @@ def walk_kernel(
     x += i_h // (HV // H) * K
     y += i_h // (HV // H) * K
     skip += i_h * V
-    dw += i_v * dw_stride
+    dw += i_v.to(tl.int64) * dw_stride
 
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:

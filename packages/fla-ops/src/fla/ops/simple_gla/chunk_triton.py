@@ -14,7 +14,7 @@ from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.simple_gla import chunk_kernels as kernels, tiles
 from fla.ops.simple_gla.key_grad_kernels import key_grad_kernel
 from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile, shared_heads
-from fla.utils._tiles import Block, tile_key
+from fla.utils._tiles import Block, launch_grid, tile_key
 
 
 class Factors(NamedTuple):
@@ -114,7 +114,7 @@ class _Pass:
         """The states before every chunk ``[M, HV, K, V]``, by a launch that makes ``end`` as well."""
         states, block = self.empty_states(), self.tile.state
         blocks = triton.cdiv(self.key_dim, block.k) * triton.cdiv(self.value_dim, block.v)
-        kernels.state_kernel[(blocks, self.chunks.sequences * self.value_heads)](
+        kernels.state_kernel[launch_grid(blocks, self.chunks.sequences, self.value_heads)](
             self.y,
             self.v,
             self.decay,
@@ -150,7 +150,7 @@ class _Pass:
         numbers = (self.chunks.first_chunk, self.scale, self.total, dw.stride(0))
         constants = {**self.constants(block), "SKIP": skip is not None}
         if self.walks():
-            kernels.walk_kernel[(blocks, self.chunks.sequences * self.value_heads)](
+            kernels.walk_kernel[launch_grid(blocks, self.chunks.sequences, self.value_heads)](
                 *operands,
                 self.start,
                 self.end,
@@ -161,7 +161,7 @@ class _Pass:
                 **constants,
             )
         else:
-            kernels.output_kernel[(blocks * self.chunks.total, self.value_heads)](
+            kernels.output_kernel[launch_grid(blocks, self.chunks.total, heads=self.value_heads)](
                 *operands, *gradients, self.chunks.sequence, *numbers, **constants
             )
         return Pass(out, self.end, states, dw, dskip)
@@ -211,7 +211,7 @@ def chunk_simple_gla_bwd_triton(
     dtype = q.dtype if parts == forward.heads else torch.float32
     dq, dk = (q.new_empty(*q.shape[:2], parts, forward.key_dim, dtype=dtype) for _ in range(2))
     dg = q.new_empty((0,) if g is None else (blocks, *g.shape), dtype=torch.float32)
-    key_grad_kernel[(blocks * chunks.total, parts)](
+    key_grad_kernel[launch_grid(blocks, chunks.total, heads=parts)](
         q,
         k,
         v,

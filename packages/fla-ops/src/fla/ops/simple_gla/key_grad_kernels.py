@@ -143,7 +143,7 @@ def key_grad_kernel(
                 DTYPE,
                 PRECISION,
             )
-            tl.store(dg + i_k * stride + row_v + o_c * HV, b_dg, mask=m_c)
+            tl.store(dg + i_k.to(tl.int64) * stride + row_v + o_c * HV, b_dg, mask=m_c)
         b_all += b_pairs
     # The heads have their keys in common: what pairs of steps give them meets those keys once.
     b_all = (b_all * scale).to(DTYPE)

@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := set(options.family or ()) - set(modules):
         parser.error(f"--family: expected one of {', '.join(modules)}, got {', '.join(sorted(unknown))}")
     faulthandler.enable()  # the compiler ends the process on what it cannot do, and then this tells where
-    launches = use(options.arch)
+    launches = use(options.arch).launches
     result = Result(options.arch)
     first, step = options.share
     for family in (options.family or list(modules))[first - 1 :: step]:

@@ -1,9 +1,9 @@
 """A Triton driver that compiles and runs nothing: kernels can be checked for a GPU that is not there.
 
 After ``use(90)`` host code takes CPU tensors with ``backend="triton"``. Each launch is compiled for that GPU, checked
-against its shared memory and recorded; results stay unwritten. One process for each architecture: Triton keeps the
-limits of the first, and some instructions end the compiler's process on another architecture. Works with Triton 3.6
-and 3.7.
+against its shared memory and its limits of a grid, and recorded; results stay unwritten. ``use(90, compiling=False)``
+checks and records grids alone, in milliseconds. One process for each architecture: Triton keeps the limits of the
+first, and some instructions end the compiler's process on another architecture. Works with Triton 3.6 and 3.7.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -23,7 +25,7 @@ from triton.backends.driver import DriverBase
 from triton.runtime.cache import get_cache_manager
 
 from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
-from fla.utils._tiles import pretend_arch
+from fla.utils._tiles import MOST_HEADS, MOST_PROGRAMS, pretend_arch
 from fla.utils.testing.hazards import overwritten_operands
 
 Arch = int | str
@@ -69,11 +71,30 @@ class Launch:
     """Operands in shared memory that are overwritten while a product reads them: see ``hazards.py``."""
 
 
-def use(arch: Arch) -> list[Launch]:
-    """Compile every launch of this process for ``arch`` from now on; returns the list that launches are added to.
+@dataclass(frozen=True)
+class Grid:
+    """The grid of one launch; each launch makes one, whether it is the first of its specialisation or not."""
+
+    kernel: str
+    """With its module."""
+    size: tuple[int, int, int]
+
+
+class Recorded(NamedTuple):
+    """What the launches of a process add to."""
+
+    launches: list[Launch]
+    grids: list[Grid]
+
+
+def use(arch: Arch, *, compiling: bool = True) -> Recorded:
+    """Compile every launch of this process for ``arch`` from now on; returns the lists that launches are added to.
+
+    A launch raises RuntimeError where a GPU would not take its grid.
 
     Args:
         arch: a key of :data:`SHARED_MEMORY`.
+        compiling: False to record grids alone.
 
     Raises:
         ValueError: an unknown architecture.
@@ -88,7 +109,10 @@ def use(arch: Arch) -> list[Launch]:
     triton.runtime.driver.set_active(driver)
     allow_triton_on_cpu()
     pretend_arch(arch if isinstance(arch, int) else 0)
-    return driver.utils.launches
+    if not compiling:
+        # JITFunction looks the name up here when it meets a device.
+        triton.compiler.compile = driver.utils.compile_nothing
+    return driver.utils.recorded
 
 
 class _Utils:
@@ -96,7 +120,7 @@ class _Utils:
 
     def __init__(self, arch: Arch) -> None:
         self.arch = arch
-        self.launches: list[Launch] = []
+        self.recorded = Recorded([], [])
         self._source: Any = None
         self._metadata: Any = None
 
@@ -106,7 +130,23 @@ class _Utils:
     def make_launcher(self, source: Any, metadata: Any) -> Callable[..., None]:
         """Called just before :meth:`load_binary` of the same kernel, which is told less."""
         self._source, self._metadata = source, metadata
-        return _launch_nothing
+        return partial(self.launch_nothing, _name(source))
+
+    def launch_nothing(self, kernel: str, x: int, y: int, z: int, *_: Any) -> None:
+        """Check and record a launch."""
+        if max(y, z) > MOST_HEADS or x * y * z > MOST_PROGRAMS:
+            limits = f"{MOST_PROGRAMS} programs and {MOST_HEADS} on the second and third axis"
+            raise RuntimeError(f"{kernel}: expected a grid of at most {limits}, got {(x, y, z)}")
+        self.recorded.grids.append(Grid(kernel, (x, y, z)))
+
+    def compile_nothing(self, source: Any, **_: Any) -> SimpleNamespace:
+        """In place of ``triton.compile``: what Triton asks of a compiled kernel to launch it."""
+        return SimpleNamespace(
+            run=partial(self.launch_nothing, _name(source)),
+            launch_metadata=lambda *_: None,
+            function=None,
+            packed_metadata=None,
+        )
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
         resources = _resources(binary) if isinstance(self.arch, int) else None
@@ -114,7 +154,7 @@ class _Utils:
         metadata = self._metadata
         ttgir = get_cache_manager(metadata.hash).get_file(f"{metadata.name}.ttgir")
         overwritten = () if ttgir is None else tuple(overwritten_operands(Path(ttgir).read_text()))
-        self.launches.append(
+        self.recorded.launches.append(
             Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources, overwritten)
         )
         registers, stack_bytes = (0, 0) if resources is None else (resources.registers, resources.stack_bytes)
@@ -154,8 +194,8 @@ class _DryDriver(DriverBase):  # type: ignore[misc]
         raise RuntimeError("nothing runs under this driver, so nothing can be timed")
 
 
-def _launch_nothing(*args: Any, **kwargs: Any) -> None:
-    pass
+def _name(source: Any) -> str:
+    return f"{source.fn.__module__}.{source.fn.__name__}"
 
 
 def _constants(source: Any) -> dict[str, Any]:

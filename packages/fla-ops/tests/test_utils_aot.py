@@ -37,7 +37,7 @@ def copy_kernel(x, y, size, BLOCK: tl.constexpr, FLAG: tl.constexpr):
 
 
 @triton.jit
-def product_kernel(x, y, steps, M: tl.constexpr):
+def product_kernel(x, y, steps: tl.constexpr, M: tl.constexpr):
     rows, columns, inner = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :], tl.arange(0, 64)
     total = tl.zeros([M, M], tl.float32)
     for i in range(steps):
@@ -47,7 +47,7 @@ def product_kernel(x, y, steps, M: tl.constexpr):
 
 
 @triton.jit
-def overwriting_kernel(x, y, sums, steps, M: tl.constexpr):
+def overwriting_kernel(x, y, sums, steps: tl.constexpr, M: tl.constexpr):
     rows, columns = tl.arange(0, M)[:, None], tl.arange(0, M)[None, :]
     total, left_sums = tl.zeros([M, M], tl.float32), tl.zeros([M], tl.float32)
     for i in range(steps):
@@ -56,6 +56,15 @@ def overwriting_kernel(x, y, sums, steps, M: tl.constexpr):
         total += tl.dot(left, tl.load(y + i * M * M + rows * M + columns))
     tl.store(x + rows * M + columns, total)
     tl.store(sums + tl.arange(0, M), left_sums)
+
+
+@triton.jit
+def offset_kernel(x, rows, stride, BLOCK: tl.constexpr, WIDE: tl.constexpr):
+    i = tl.program_id(0) % tl.cdiv(rows, BLOCK)
+    if WIDE:
+        i = i.to(tl.int64)
+    tl.store(x + i * BLOCK, tl.program_id(0) * stride)
+    tl.store(x + i * stride, 0)
 
 
 @triton.jit
@@ -81,6 +90,10 @@ def overwriting(stages):
     overwriting_kernel[(1,)](x, x.clone(), torch.zeros(64), 4, M=64, num_warps=4, num_stages=stages)
 
 
+def offset(wide):
+    offset_kernel[(1,)](torch.zeros(8, dtype=torch.int32), 100, 3, BLOCK=16, WIDE=wide)
+
+
 def aot_cases():
     yield "copy", partial(copy, 100, 128)
     yield "copy again", partial(copy, 100, 128)
@@ -88,6 +101,8 @@ def aot_cases():
     yield "product over shared memory", partial(product, 128, 12, 4)
     yield "operands not pipelined", partial(overwriting, 1)
     yield "operands overwritten", partial(overwriting, 2)
+    yield "offsets of 32 bits", partial(offset, False)
+    yield "offsets of 64 bits", partial(offset, True)
     yield "no kernel", partial(broken_kernel[(1,)], torch.zeros(8), D=8)
 
 
@@ -127,11 +142,17 @@ def test_a_kernel_is_recorded_once_with_its_constants(report: tuple[Any, dict[st
 def test_what_fails(report: tuple[Any, dict[str, Any]]) -> None:
     done, result = report
     assert done.returncode == 1, done.stderr
-    spilling, overwriting = (kernel for kernel in result["compiled"] if kernel["fault"])
+    spilling, overwriting, overflowing = (kernel for kernel in result["compiled"] if kernel["fault"])
     assert spilling["case"] == "product with spills"
     assert overwriting["case"] == "operands overwritten"
     assert overwriting["fault"].startswith("overwriting_kernel overwrites %left")
     assert spilling["launch"]["resources"]["stack_bytes"] > 64
+    assert overflowing["case"] == "offsets of 32 bits"
+    assert overflowing["fault"].startswith("offset_kernel computes offsets in 32 bits that may overflow: ")
+    # The product with BLOCK stays within the rows, and what is stored is no offset.
+    (product,) = overflowing["launch"]["overflowing"]
+    assert "arith.muli" in product
+    assert "%stride" in product
     over, broken = result["failed"]
     assert over["case"] == "product over shared memory"
     assert "OutOfResources: out of resource: shared memory" in over["fault"]
@@ -144,7 +165,7 @@ def test_the_table(report: tuple[Any, dict[str, Any]]) -> None:
     lines = report[0].stdout.splitlines()
     assert "made_up on 90" in lines
     assert any(line.split()[:1] == ["copy_kernel"] and line.endswith("BLOCK=128 FLAG=None") for line in lines)
-    assert "4 kernels for 90, 4 faults" in lines
+    assert "6 kernels for 90, 5 faults" in lines
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def sum_partials_kernel(
 ):
     """The sums of one or two ``[programs, D]`` over their programs."""
     o_d = tl.program_id(0) * BD + tl.arange(0, BD)[None, :]
-    p_partials = partials + tl.program_id(1) * programs * D
+    p_partials = partials + tl.program_id(1).to(tl.int64) * programs * D
     b_sum = tl.zeros([BP, BD], dtype=tl.float32)
     for i_p in range(0, programs, BP):
         o_p = i_p + tl.arange(0, BP)[:, None]

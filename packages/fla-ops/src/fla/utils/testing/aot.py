@@ -4,9 +4,9 @@
 
 A family takes part by ``aot_cases()`` in its spec module: pairs of a name and a function without arguments that calls
 the family's ops with ``backend="triton"`` on CPU tensors. The program fails where a kernel does not compile, needs more
-shared memory than a block can have, overwrites what a product still reads (``hazards.py``), or spills more than
-:data:`MAX_SPILL_BYTES` a thread. A spec module may allow a kernel more, and says why beside it:
-``AOT_SPILL_ALLOWANCE = {"state_kernel": 128}``.
+shared memory than a block can have, overwrites what a product still reads (``hazards.py``), computes offsets that
+overflow 32 bits (``overflow.py``), or spills more than :data:`MAX_SPILL_BYTES` a thread. A spec module may allow a
+kernel more, and says why beside it: ``AOT_SPILL_ALLOWANCE = {"state_kernel": 128}``.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ def fault_of(launch: Launch, allowance: Mapping[str, int]) -> str:
     """What is wrong with a kernel, empty for nothing."""
     if launch.overwritten:
         return f"{launch.kernel} overwrites {', '.join(launch.overwritten)} while a product reads it: see hazards.py"
+    if launch.overflowing:
+        return f"{launch.kernel} computes offsets in 32 bits that may overflow: {'; '.join(launch.overflowing)}"
     limit = allowance.get(launch.kernel, MAX_SPILL_BYTES)
     if launch.resources is None or launch.resources.stack_bytes <= limit:
         return ""

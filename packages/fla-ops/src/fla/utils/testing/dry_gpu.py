@@ -27,6 +27,7 @@ from triton.runtime.cache import get_cache_manager
 from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
 from fla.utils._tiles import MOST_HEADS, MOST_PROGRAMS, pretend_arch
 from fla.utils.testing.hazards import overwritten_operands
+from fla.utils.testing.overflow import overflowing_offsets
 
 Arch = int | str
 
@@ -69,6 +70,8 @@ class Launch:
     """None where no tool reads them: AMD."""
     overwritten: tuple[str, ...] = ()
     """Operands in shared memory that are overwritten while a product reads them: see ``hazards.py``."""
+    overflowing: tuple[str, ...] = ()
+    """Offsets of pointers that overflow where operands are large: see ``overflow.py``."""
 
 
 @dataclass(frozen=True)
@@ -152,13 +155,22 @@ class _Utils:
         resources = _resources(binary) if isinstance(self.arch, int) else None
         constants = _constants(self._source)
         metadata = self._metadata
-        ttgir = get_cache_manager(metadata.hash).get_file(f"{metadata.name}.ttgir")
-        overwritten = () if ttgir is None else tuple(overwritten_operands(Path(ttgir).read_text()))
+        overwritten, overflowing = (
+            tuple(faults)
+            for faults in (overwritten_operands(self._stage("ttgir")), overflowing_offsets(self._stage("ttir")))
+        )
         self.recorded.launches.append(
-            Launch(name, constants, metadata.num_warps, metadata.num_stages, shared, resources, overwritten)
+            Launch(
+                name, constants, metadata.num_warps, metadata.num_stages, shared, resources, overwritten, overflowing
+            )
         )
         registers, stack_bytes = (0, 0) if resources is None else (resources.registers, resources.stack_bytes)
         return 1, 1, registers, stack_bytes, 1024
+
+    def _stage(self, name: str) -> str:
+        """What Triton has made of the kernel by that stage, empty where it keeps none."""
+        path = get_cache_manager(self._metadata.hash).get_file(f"{self._metadata.name}.{name}")
+        return "" if path is None else Path(path).read_text()
 
 
 class _DryDriver(DriverBase):  # type: ignore[misc]

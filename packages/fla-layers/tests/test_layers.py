@@ -108,6 +108,24 @@ def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pyt
         assert_close(what, expected, result, TIGHT)
 
 
+@every_mixer
+@pytest.mark.parametrize(("side", "value"), [("left", float("nan")), ("right", float("inf"))])
+def test_what_is_not_finite_stays_in_its_row_of_a_padded_batch(name: str, side: str, value: float) -> None:
+    layer, mask = build(name), padded([12, 25, 17], 25, side)
+
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Outputs and gradients of the first and last row."""
+        leaf = x.clone().requires_grad_()
+        o, *_ = layer(leaf, attention_mask=mask)
+        return o[[0, 2]], torch.autograd.grad(o.sum(), leaf)[0][[0, 2]]
+
+    x = inputs(3, 25)
+    expected = run(x)
+    x[1, 14, 3] = value
+    for what, wanted, got in zip(("output", "input"), expected, run(x)):
+        assert_close(what, wanted, got, TIGHT)
+
+
 def test_every_layer_of_the_menu_is_tested() -> None:
     menu = {getattr(fla.layers, name) for name in fla.layers.__all__}
     mixers = menu - {Mixer, StateCache}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -167,3 +167,60 @@ def test_compiles_with_packed_sequences(op: SequenceOp) -> None:
     inputs = draw(op, 1, 64, torch.float32)
     compiled = torch.compile(lambda *x: run(op, dict(zip(inputs, x)), cu_seqlens=ends), fullgraph=True, backend="eager")
     assert get_err_ratio(run(op, inputs, cu_seqlens=ends)[0], compiled(*inputs.values())[0]) < 1e-6
+
+
+#: Whether decays are mild is one choice for a whole call, so a wrong one may change how others' results are rounded.
+DECAYS = {"g", "gk", "gv", "w", "s"}
+WRONG = (float("nan"), float("inf"), float("-inf"))
+
+
+def poisoned(inputs: dict[str, torch.Tensor], step: int) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+    """What was done, and the inputs with it: one number of one operand at ``step`` is not finite."""
+    for name, x in inputs.items():
+        for value in WRONG:
+            wrong = x.clone()
+            wrong[0, step].flatten()[0] = value
+            yield f"{name} is {value}", {**inputs, name: wrong}
+
+
+def same(name: str, expected: State, got: State) -> bool:
+    return agree(expected, got) if name.split()[0] in DECAYS else equal(expected, got)
+
+
+@every_op
+def test_what_is_not_finite_stays_in_its_packed_sequence(op: SequenceOp, device: torch.device) -> None:
+    starts, others = torch.tensor([0, 20, 95, 110]), [*range(20), *range(95, 110)]
+    cu_seqlens = starts.to(device)
+    dtype = torch.float64 if device.type == "cpu" else torch.float32
+    inputs, before = ({n: x.to(device) for n, x in draw(op, *sizes, dtype).items()} for sizes in ((1, 110), (3, 3)))
+    start = run(op, before)[1]
+
+    def results(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Outputs, states and all gradients, of the first and last sequence alone."""
+        leaves = {name: x.clone().requires_grad_() for name, x in inputs.items()}
+        states = [x.detach().clone().requires_grad_() for x in flatten(start)]
+        given = iter(states)
+        found = list(flatten(run(op, leaves, cu_seqlens=cu_seqlens, initial_state=apply(lambda _: next(given), start))))
+        gradients = torch.autograd.grad(found, [*leaves.values(), *states], [torch.ones_like(x) for x in found])
+        by_step = [found[0].detach(), *gradients[: len(leaves)]]
+        by_sequence = [*(x.detach() for x in found[1:]), *gradients[len(leaves) :]]
+        return [*(x[:, others] for x in by_step), *(x[[0, 2]] for x in by_sequence)]
+
+    expected = results(inputs)
+    leaks = [what for what, wrong in poisoned(inputs, 60) if not same(what, expected, results(wrong))]
+    assert not leaks
+
+
+@every_op
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_is_not_finite_reaches_no_earlier_output_on_the_cpu(op: SequenceOp, packed: bool) -> None:
+    options = {"cu_seqlens": torch.tensor([0, 10, 90])} if packed else {}
+    inputs = draw(op, 1 if packed else 2, 90)
+    expected = run(op, inputs, **options)[0]
+    leaks = []
+    for what, wrong in poisoned(inputs, 40):
+        o = run(op, wrong, **options)[0]
+        # Other rows of the batch have no earlier or later step in common with this one.
+        if not same(what, [expected[:1, :40], expected[1:]], [o[:1, :40], o[1:]]):
+            leaks.append(what)
+    assert not leaks

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import Case, Spec, specs
+from fla.ops._cases import flatten
+from fla.utils._spec import Case, SequenceOp, Spec, specs
 from fla.utils.testing.conformance import check_case
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -23,3 +24,21 @@ CASES = [
 @pytest.mark.parametrize(("spec", "case", "dtype"), CASES)
 def test_triton_backend_is_within_the_error_budget(spec: Spec, case: Case, dtype: torch.dtype) -> None:
     check_case(case, "triton", "cpu", dtype, spec.truth)
+
+
+@pytest.mark.parametrize("op", [op for spec in specs("fla.ops") for op in spec.sequence_ops], ids=lambda op: op.name)
+def test_nan_stays_in_its_packed_sequence(op: SequenceOp) -> None:
+    sizes = {"B": 1, "T": 28, "H": 1, "HV": 1, "K": 4, "V": 4, "M": 4}
+    ends, others = torch.tensor([0, 9, 20, 28], dtype=torch.int32), [*range(9), *range(20, 28)]
+    inputs = op.make(sizes, torch.Generator().manual_seed(0), torch.float32)
+    wrong = {name: x.index_fill(1, torch.tensor([15]), float("nan")) for name, x in inputs.items()}
+
+    def results(inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Outputs, states and gradients of the first and last sequence."""
+        leaves = {name: x.clone().requires_grad_() for name, x in inputs.items()}
+        o, state = op.function(**leaves, output_final_state=True, cu_seqlens=ends, backend="triton")
+        found = [o, *flatten(state)]
+        gradients = torch.autograd.grad(found, list(leaves.values()), [torch.ones_like(x) for x in found])
+        return [*(x[:, others] for x in (o, *gradients)), *(x[[0, 2]] for x in found[1:])]
+
+    assert all(torch.equal(a, b) for a, b in zip(results(inputs), results(wrong), strict=True))

@@ -80,6 +80,10 @@ SPEC = Spec(
 )
 
 
+#: States in float32 are split into two halves.
+AOT_SPILL_ALLOWANCE = {"query_grad_kernel": 88}
+
+
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each tile that ships, to be compiled without a GPU."""
     for dtype, dim, lengths in ((torch.bfloat16, 128, ()), (torch.float32, 64, (100, 28))):

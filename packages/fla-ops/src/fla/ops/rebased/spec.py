@@ -9,7 +9,14 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.feature_map import half_square_width
-from fla.ops.based.spec import AROUND_ONE, LONG_SHAPES, PAST, QKV, after_a_step
+from fla.ops.based.spec import (
+    AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE,
+    AROUND_ONE,
+    LONG_SHAPES,
+    PAST,
+    QKV,
+    after_a_step,
+)
 from fla.ops.linear_attn.spec import cost as linear_cost
 from fla.ops.rebased.api import parallel_rebased
 from fla.utils._spec import Cost, SequenceOp, Sizes, Spec

@@ -34,10 +34,12 @@ from fla.layers import (
     RWKV7Attention,
     SimpleGatedLinearAttention,
     StateCache,
+    delta_net,
+    linear_attn,
 )
 from fla.layers._forget_gate import bounded_forget_gate
 from fla.utils import _backend
-from fla.utils.numerics import assert_close
+from fla.utils.numerics import assert_close, check_error_budget
 from layer_table import FEED_FORWARDS, HIDDEN, LAYERS, build, decode, inputs, padded
 
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
@@ -106,6 +108,20 @@ def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pyt
     names = ["output", "input", *dict(layer.named_parameters())]
     for what, expected, result in zip(names, run(exact, x.double()), got):
         assert_close(what, expected, result, TIGHT)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("divide", [linear_attn._norm_sum, delta_net._divide_by_sum])
+def test_a_division_by_a_sum_keeps_what_is_left_of_its_gradient(
+    divide: Callable[[torch.Tensor], torch.Tensor], dtype: torch.dtype
+) -> None:
+    x, cotangent = inputs(2, 40).abs(), 1 + 0.1 * inputs(2, 41)[:, 1:]
+
+    def run(wide: torch.dtype) -> torch.Tensor:
+        leaf = x.to(dtype).to(wide).requires_grad_()
+        return torch.autograd.grad(divide(leaf), leaf, cotangent.to(dtype).to(wide))[0]
+
+    check_error_budget("input", run(torch.float64), run(torch.float32).to(dtype), run(dtype), dtype)
 
 
 @every_mixer

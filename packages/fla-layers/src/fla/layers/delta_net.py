@@ -115,6 +115,8 @@ class DeltaNet(DeltaHeads):
 
 
 def _divide_by_sum(x: torch.Tensor) -> torch.Tensor:
-    total = x.sum(-1, keepdim=True)
+    # The two parts of the gradient cancel, so neither is rounded to half precision.
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    total = wide.sum(-1, keepdim=True)
     # Where an activation has left nothing there is nothing to divide.
-    return (x / torch.where(total == 0, 1, total)).to(x.dtype)
+    return (wide / torch.where(total == 0, 1, total)).to(x.dtype)

@@ -122,7 +122,9 @@ class LinearAttention(GatedHeads):
 
 
 def _norm_sum(features: torch.Tensor) -> torch.Tensor:
-    return features / (features.sum(-1, keepdim=True) + 1e-4)
+    # The two parts of the gradient cancel, so neither is rounded to half precision.
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    return (wide / (wide.sum(-1, keepdim=True) + 1e-4)).to(features.dtype)
 
 
 def _drop_second_name(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

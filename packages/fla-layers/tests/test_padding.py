@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fla.layers import StateCache
+from fla.layers import StateCache, utils
 from fla.layers.utils import (
-    find_padding,
     get_layer_cache,
     get_unpad_data,
     index_first_axis,
     pad_input,
+    read_mask,
     repad_hidden_states,
     unpad_hidden_states,
     unpad_input,
@@ -101,25 +103,46 @@ def test_a_layer_finds_its_own_states() -> None:
         update_layer_cache(SimpleNamespace(layer_idx=0), cache, states=state)
 
 
-def test_padding_is_looked_for_once_and_again_after_a_change() -> None:
-    mask = torch.ones(2, 6)
-    assert find_padding(mask, 6) is None
-    mask[0, 0] = 0
-    found = find_padding(mask, 6)
+@pytest.mark.parametrize("columns", [1, 2, 3, 4])
+def test_padding_of_the_last_columns_is_that_of_these_columns(columns: int) -> None:
+    mask = read_mask(MASK, 2)
+    found, (indices, cu_seqlens, _) = mask.padding(columns), get_unpad_data(MASK[:, 4 - columns :])
     assert found is not None
-    assert found.cu_seqlens.tolist() == [0, 5, 11]
-    assert find_padding(mask, 6) is found
-    assert find_padding(mask, 5) is None
+    assert mask.padding(columns) is found
+    assert torch.equal(found.indices, indices)
+    assert torch.equal(found.cu_seqlens, cu_seqlens)
+    assert found.cu_seqlens.dtype == torch.int32
 
 
-def test_what_is_found_in_inference_mode_serves_training() -> None:
-    with torch.inference_mode():
-        mask = MASK.clone()
-        found = find_padding(mask, 4)
-    assert found is not None
-    x = torch.randn(4, 4, 2, requires_grad=True)
-    found.pad(found.unpad(x)).square().sum().backward()
-    assert torch.equal(x.grad, 2 * x * MASK[..., None])
+def test_no_padding_is_found_where_there_is_none() -> None:
+    mask = read_mask(torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), 1)
+    assert [mask.has_padding(columns) for columns in (1, 2, 3, 4)] == [False, False, False, True]
+    assert mask.padding(3) is None
+    with pytest.raises(ValueError, match="no real token among the last 2 steps"):
+        read_mask(torch.tensor([[1, 0, 0]]), 2).padding(2)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_hole_is_padding_that_takes_the_place_of_a_token_in_a_window(steps: int) -> None:
+    for bits in itertools.product((0, 1), repeat=6):
+        mask = read_mask(torch.tensor([[0, 0, 1, 1, 1, 1], bits]), steps)
+        before = 6 - steps
+        for kept in range(before + 1):
+            window, older = bits[before - kept : before], bits[: before - kept]
+            assert mask.has_hole(kept) == (any(older) and any(bits[before:]) and not all(window)), (bits, kept)
+
+
+def test_a_mask_that_moves_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = read_mask(MASK, 2)
+    found = mask.padding(3)
+    assert mask.to("cpu") is mask
+    moved = mask.to("meta")
+    monkeypatch.setattr(utils, "_read_layout", None)
+    assert moved.tensor.device.type == moved.padding(3).indices.device.type == "meta"
+    assert moved.padding(3).indices.shape == found.indices.shape
+    assert copy.deepcopy(mask).padding(3).cu_seqlens.tolist() == found.cu_seqlens.tolist()
+    with pytest.raises(ValueError, match="read for 3 steps, got 2"):
+        read_mask(mask, 3)
 
 
 def keys(cache: StateCache, layer_idx: int = 0) -> list[int]:
@@ -172,3 +195,5 @@ def test_keys_are_cropped_by_count_or_length(tokens: int, left: int) -> None:
     cache[0].crop(tokens)
     assert cache.get_seq_length() == left
     assert keys(cache) == list(range(left))
+    for kept in cache[0]["attn_state"]:
+        assert kept.untyped_storage().nbytes() == left * kept.element_size()

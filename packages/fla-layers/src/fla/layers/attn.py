@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from fla.layers._attention import attend_to_past, extend_cache, rotary_offset
-from fla.layers.base import Call, Mixer, check_divisible
+from fla.layers._attention import KeyMixer, attend_to_past, extend_cache, rotary_offset
+from fla.layers.base import Call, check_divisible
 from fla.modules import RMSNorm, RotaryEmbedding
 from fla.ops.attn import parallel_attn
 
 
-class Attention(Mixer):
+class Attention(KeyMixer):
     r"""Causal softmax attention (arXiv 1706.03762) by PyTorch's own kernels.
 
     .. math:: o_t = \sum_{s} \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d})\, v_s, \qquad t - window\_size < s \le t

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fla.layers.cache import MixerCache, State, extend_keys
-from fla.layers.utils import Padding, find_padding
+from fla.layers.cache import MixerCache, State, check_rows, extend_keys
+from fla.layers.utils import Padding, ReadMask, read_mask
 from fla.modules import ShortConvolution
-from fla.utils._validation import check_cu_seqlens
+from fla.utils._validation import check_cu_seqlens, count_sequences
 
 MODES = ("chunk", "fused_recurrent", "fused_chunk")
 
@@ -34,7 +34,7 @@ class Call:
     """Columns that the cache has seen before."""
     cache: MixerCache | None
     writes: bool
-    attention_mask: torch.Tensor | None
+    mask: ReadMask | None
     padding: Padding | None
     cu_seqlens: torch.Tensor | None
     """Boundaries of the packed sequences, be they the caller's or those of the padded batch."""
@@ -126,7 +126,7 @@ class Mixer(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | ReadMask | None = None,
         past_key_values: MixerCache | None = None,
         use_cache: bool = False,
         output_attentions: bool = False,
@@ -137,7 +137,8 @@ class Mixer(nn.Module):
 
         Args:
             hidden_states: ``[B, T, D]``.
-            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding; L is T and what the cache has seen.
+            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding; L is T and what the cache has seen. What
+                :func:`fla.layers.utils.read_mask` made of one spares waiting for the device again.
             past_key_values: states of the steps before, read where given.
             use_cache: also write the states after the last step.
             output_attentions: must be False, there are no attention weights to return.
@@ -170,10 +171,28 @@ class Mixer(nn.Module):
         """Whether this call takes the recurrent form: in ``mode="fused_recurrent"``, or short and not training."""
         return self.mode == "fused_recurrent" or (call.steps <= RECURRENT_STEPS and not self.training)
 
+    def check(
+        self, cache: MixerCache, rows: int, mask: ReadMask | None = None, cu_seqlens: torch.Tensor | None = None
+    ) -> None:
+        """Check that this layer can go on from a cache, so that a call that it refuses has changed nothing.
+
+        A model asks all its layers before the first of them writes.
+
+        Args:
+            cache: the cache of the call.
+            rows: its sequences.
+            mask: of a batch of rows, if it has one.
+            cu_seqlens: boundaries of packed sequences, if the caller gave them.
+
+        Raises:
+            ValueError: states of another number of sequences, or what else this layer cannot go on from.
+        """
+        check_rows(cache[self.layer_idx or 0], rows)
+
     def _call(
         self,
         hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        attention_mask: torch.Tensor | ReadMask | None,
         cache: MixerCache | None,
         use_cache: bool,
         cu_seqlens: torch.Tensor | None,
@@ -189,16 +208,42 @@ class Mixer(nn.Module):
         past = 0 if cache is None else cache.get_seq_length(layer_idx)
         if cache is not None and use_cache and not self.counts_steps:
             past -= steps
-        padding = None
-        if cu_seqlens is not None:
-            check_cu_seqlens(cu_seqlens, batch)
-            attention_mask = None
-        elif attention_mask is not None:
-            check_mask(attention_mask, batch, past + steps)
-            padding = find_padding(attention_mask, steps)
-            cu_seqlens = None if padding is None else padding.cu_seqlens
+        mask = check_layout(batch, steps, past, attention_mask, cu_seqlens)
+        padding = None if mask is None else mask.padding(steps)
+        if cache is not None:
+            self.check(cache, count_sequences(cu_seqlens, batch), mask, cu_seqlens)
+        if padding is not None:
+            cu_seqlens = padding.cu_seqlens
         counted = steps if self.counts_steps else 0
-        return Call(layer_idx, steps, counted, past, cache, use_cache, attention_mask, padding, cu_seqlens)
+        return Call(layer_idx, steps, counted, past, cache, use_cache, mask, padding, cu_seqlens)
+
+
+def check_layout(
+    batch: int,
+    steps: int,
+    past: int,
+    attention_mask: torch.Tensor | ReadMask | None,
+    cu_seqlens: torch.Tensor | None,
+) -> ReadMask | None:
+    """Check how a batch of so many rows and new steps is laid out, and read its mask.
+
+    Args:
+        batch: rows.
+        steps: columns of the new tokens.
+        past: columns before them.
+        attention_mask: ``[batch, past + steps]``, not looked at where ``cu_seqlens`` is given.
+        cu_seqlens: boundaries of packed sequences.
+
+    Raises:
+        TypeError: an argument of the wrong type.
+        ValueError: a shape that does not fit, or a mask of other values than 0 and 1.
+    """
+    check_cu_seqlens(cu_seqlens, batch)
+    if cu_seqlens is not None or attention_mask is None:
+        return None
+    tensor = attention_mask.tensor if isinstance(attention_mask, ReadMask) else attention_mask
+    check_mask(tensor, batch, past + steps)
+    return read_mask(attention_mask, steps)
 
 
 def check_mask(attention_mask: torch.Tensor, batch: int, length: int) -> None:

@@ -42,6 +42,24 @@ def map_state(function: Callable[[torch.Tensor], torch.Tensor], state: State) ->
     return tuple(None if item is None else map_state(function, item) for item in state)
 
 
+def check_rows(states: Mapping[str, Any], rows: int) -> None:
+    """Raise ValueError unless every state of a layer is that of so many sequences."""
+    for name, state in states.items():
+        for tensor in (state,) if isinstance(state, torch.Tensor) else tensors_of(state):
+            if tensor.shape[0] != rows:
+                raise ValueError(
+                    f"past_key_values: expected states of as many sequences as the call has, which are {rows}, got "
+                    f"{name} of {tensor.shape[0]}"
+                )
+
+
+def tensors_of(state: State) -> list[torch.Tensor]:
+    """Every tensor of a state, in order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    return [tensor for item in state if item is not None for tensor in tensors_of(item)]
+
+
 def extend_keys(
     past: tuple[torch.Tensor, torch.Tensor] | None, new: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -117,7 +135,7 @@ class LayerState(dict[str, Any]):
             )
         keys, values = self["attn_state"]
         self.seen -= removed
-        self["attn_state"] = (keys[:, : self.seen], values[:, : self.seen])
+        self["attn_state"] = (keys[:, : self.seen].clone(), values[:, : self.seen].clone())
 
     def reset(self) -> None:
         """Forget everything."""
@@ -200,12 +218,13 @@ class StateCache:
         if options:
             raise ValueError(f"cache_kwargs: expected window_size, got {', '.join(options)}")
         state = self[layer_idx]
+        visible = state if attn_state is None else state.extend(*attn_state, window_size)
         replaced = {"recurrent_state": recurrent_state, "conv_state": conv_state, "ffn_state": ffn_state}
         for name, value in replaced.items():
             if value is not None:
                 state[name] = value
         state.seen += offset
-        return state if attn_state is None else state.extend(*attn_state, window_size)
+        return visible
 
     def reset(self) -> None:
         """Forget everything."""

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fla.layers._attention import attend_to_past, extend_cache, rotary_offset
-from fla.layers.base import Call, Mixer
-from fla.layers.utils import has_padding
+from fla.layers._attention import KeyMixer, attend_to_past, extend_cache, rotary_offset
+from fla.layers.base import Call
 from fla.modules import RMSNorm, RotaryEmbedding
 from fla.modules._checks import needs_gradient
 from fla.modules.mlp import is_bare_linear
@@ -21,7 +20,7 @@ from fla.ops.attn import parallel_attn
 _WIDENS = "dtype" in torch.ops.aten.bmm.overloads()
 
 
-class MultiheadLatentAttention(Mixer):
+class MultiheadLatentAttention(KeyMixer):
     r"""Multi-head latent attention of DeepSeek-V2 (arXiv 2405.04434).
 
     .. math::
@@ -182,14 +181,14 @@ def _sharpening(scaling: RopeScaling) -> float:
 
 def _hidden(length: int, call: Call, window_size: int | None, device: torch.device) -> torch.Tensor | None:
     """Which of the last ``length`` steps a new one does not see ``[B or 1, T, L]``, None if it sees all."""
-    mask, steps = call.attention_mask, call.steps
-    if mask is None or not has_padding(mask, length):
+    mask, steps = call.mask, call.steps
+    if mask is None or not mask.has_padding(length):
         if steps == 1 and (window_size is None or length <= window_size):
             return None
         positions = torch.arange(length, device=device)[None]
         real = None
     else:
-        real = mask[:, mask.shape[1] - length :] != 0
+        real = mask.tensor[:, mask.length - length :] != 0
         positions = real.cumsum(-1)
     distance = positions[:, length - steps :, None] - positions[:, None]
     hidden = distance < 0

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from fla.layers.cache import MixerCache
 
@@ -108,11 +107,11 @@ def unpad_hidden_states(
         the boundaries; the arguments and None where nothing is to be done.
 
     Raises:
-        ValueError: see :func:`find_padding`.
+        ValueError: the mask holds values other than 0 and 1, or no real token in these columns.
     """
     if cu_seqlens is not None or attention_mask is None:
         return hidden_states, None, cu_seqlens
-    padding = find_padding(attention_mask, q_len)
+    padding = read_mask(attention_mask, q_len).padding(q_len)
     if padding is None:
         return hidden_states, None, None
     return padding.unpad(hidden_states), padding.indices, padding.cu_seqlens
@@ -167,62 +166,134 @@ class Padding(NamedTuple):
         return pad_input(x[0], self.indices, self.batch, self.seqlen)
 
 
-class _Known(NamedTuple):
-    """What has been read from one version of a mask."""
+class ReadMask:
+    """A padding mask, and what has been read of it from the device; made by :func:`read_mask`.
 
-    version: int | None
-    last_padded: int
-    """The last column with padding in any row, -1 if there is none."""
-    paddings: dict[int, Padding]
+    A model makes one for each call and hands it to every layer as ``attention_mask``, so that the layers share two
+    readings: one for whether there is padding, and one more, where there is, for where it lies. Nothing is kept
+    beyond the call. The mask must not be written to while one is in use.
+
+    Attributes:
+        tensor: the mask ``[B, L]``, L the steps before and the new ones.
+        steps: new steps.
+        last_padded: the last column with padding in any row, -1 if there is none.
+    """
+
+    def __init__(self, tensor: torch.Tensor, steps: int, last_padded: int) -> None:
+        self.tensor, self.steps, self.last_padded = tensor, steps, last_padded
+        self._layout: _Layout | None = None
+        self._paddings: dict[int, Padding] = {}
+
+    @property
+    def length(self) -> int:
+        """L: the steps before and the new ones."""
+        return self.tensor.shape[1]
+
+    def has_padding(self, columns: int) -> bool:
+        """Whether there is padding among the last so many columns."""
+        return self.last_padded >= self.length - columns
+
+    def padding(self, columns: int) -> Padding | None:
+        """The padding among the last so many columns, None if there is none.
+
+        Raises:
+            ValueError: no real token in these columns.
+        """
+        if not self.has_padding(columns):
+            return None
+        if columns not in self._paddings:
+            total = int(self._read_layout().real_tokens[columns - 1])
+            if total == 0:
+                raise ValueError(f"attention_mask: no real token among the last {columns} steps")
+            self._paddings[columns] = _find_padding(self.tensor, columns, total)
+        return self._paddings[columns]
+
+    def has_hole(self, kept: int) -> bool:
+        """Whether the last ``kept`` columns before the new ones do not hold the last ``kept`` tokens of a row.
+
+        They do not where a row has padding in them, a token before them and another among the new steps.
+        """
+        before = self.length - self.steps
+        if kept >= before or not self.has_padding(kept + self.steps):
+            return False
+        layout = self._read_layout()
+        return bool(((layout.first_token < before - kept) & (layout.last_padding >= before - kept)).any())
+
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> ReadMask:
+        """The same on another device, which is not read again."""
+        tensor = self.tensor.to(device, non_blocking=non_blocking)
+        if tensor is self.tensor:
+            return self
+        moved = ReadMask(tensor, self.steps, self.last_padded)
+        moved._layout = self._layout
+        moved._paddings = {
+            columns: padding._replace(
+                indices=padding.indices.to(device, non_blocking=non_blocking),
+                cu_seqlens=padding.cu_seqlens.to(device, non_blocking=non_blocking),
+            )
+            for columns, padding in self._paddings.items()
+        }
+        return moved
+
+    def _read_layout(self) -> _Layout:
+        if self._layout is None:
+            self._layout = _read_layout(self.tensor, self.steps)
+        return self._layout
 
 
-_KNOWN = WeakTensorKeyDictionary()
+class _Layout(NamedTuple):
+    """Where the padding of a mask lies, on the host."""
+
+    real_tokens: torch.Tensor
+    """``[L]``: of all rows in the last column, the last two, and so on."""
+    first_token: torch.Tensor
+    """``[B]``: the column of the first token of a row that goes on among the new steps; of others L."""
+    last_padding: torch.Tensor
+    """``[B]``: the last column with padding before the new steps, -1 if there is none."""
 
 
-def has_padding(attention_mask: torch.Tensor, steps: int) -> bool:
-    """Whether there is padding among the last ``steps`` columns of a mask; see :func:`find_padding`."""
-    return _known(attention_mask).last_padded >= attention_mask.shape[1] - steps
-
-
-def find_padding(attention_mask: torch.Tensor, steps: int) -> Padding | None:
-    """The padding among the last ``steps`` columns of a mask, None if there is none.
-
-    Waits for the device, once for each mask and once more if there is padding: layers share the answer.
+def read_mask(attention_mask: torch.Tensor | ReadMask, steps: int) -> ReadMask:
+    """Read whether a mask has padding; waits for the device, unless that has been read already.
 
     Args:
-        attention_mask: ``[B, L]`` with L at least ``steps``.
-        steps: columns that count, from the end.
+        attention_mask: ``[B, L]``, 1 for a real token and 0 for padding, or what this function made of one.
+        steps: new steps, which are the last columns.
 
     Raises:
-        ValueError: the mask holds values other than 0 and 1, or no real token in these columns.
+        ValueError: values other than 0 and 1, or a mask that was read for another number of steps.
     """
-    if not has_padding(attention_mask, steps):
-        return None
-    paddings = _known(attention_mask).paddings
-    if steps not in paddings:
-        # Tensors made in inference mode could not be used in training later.
-        with torch.inference_mode(False):
-            mask = attention_mask[:, attention_mask.shape[1] - steps :] != 0
-            indices, cu_seqlens, _ = get_unpad_data(mask)
-        if indices.numel() == 0:
-            raise ValueError(f"attention_mask: no real token among the last {steps} steps")
-        paddings[steps] = Padding(indices, cu_seqlens, mask.shape[0], steps)
-    return paddings[steps]
-
-
-def _known(attention_mask: torch.Tensor) -> _Known:
-    version = None if attention_mask.is_inference() else attention_mask._version
-    known: _Known | None = _KNOWN.get(attention_mask)
-    if known is None or known.version != version:
-        known = _KNOWN[attention_mask] = _Known(version, _last_padded(attention_mask), {})
-    return known
-
-
-def _last_padded(mask: torch.Tensor) -> int:
-    real = mask != 0
-    columns = torch.arange(mask.shape[1], device=mask.device)
-    facts = torch.stack(((real == mask).all().long(), columns.masked_fill(real.all(0), -1).max()))
-    valid, last = facts.tolist()
+    if isinstance(attention_mask, ReadMask):
+        if attention_mask.steps != steps:
+            raise ValueError(
+                f"attention_mask: expected one that was read for {steps} steps, got {attention_mask.steps}"
+            )
+        return attention_mask
+    real = attention_mask != 0
+    columns = torch.arange(real.shape[1], device=real.device)
+    facts = torch.stack(((real == attention_mask).all().long(), columns.masked_fill(real.all(0), -1).max()))
+    valid, last_padded = facts.tolist()
     if not valid:
-        raise ValueError(f"attention_mask: expected 0 and 1 only, got values from {mask.min()} to {mask.max()}")
-    return int(last)
+        raise ValueError(
+            f"attention_mask: expected 0 and 1 only, got values from {attention_mask.min()} to {attention_mask.max()}"
+        )
+    return ReadMask(attention_mask, steps, last_padded)
+
+
+def _read_layout(mask: torch.Tensor, steps: int) -> _Layout:
+    """Read all that the layers ask of a mask with padding at once."""
+    real = mask != 0
+    rows, length = real.shape
+    before, columns = length - steps, torch.arange(length, device=real.device)
+    first = columns.masked_fill(~real, length).amin(1).masked_fill(~real[:, before:].any(1), length)
+    last = columns.masked_fill(real, -1)[:, :before].amax(1) if before else first.new_full((rows,), -1)
+    read = torch.cat((real.sum(0).flip(0).cumsum(0), first, last)).cpu()
+    return _Layout(*read.split((length, rows, rows)))
+
+
+def _find_padding(mask: torch.Tensor, columns: int, total: int) -> Padding:
+    """The padding among the last columns, which hold ``total`` tokens; does not wait for the device."""
+    real = mask[:, mask.shape[1] - columns :] != 0
+    places = torch.arange(real.numel(), device=real.device)
+    indices = places.repeat_interleave(real.flatten().long(), output_size=total)
+    cu_seqlens = F.pad(real.sum(-1, dtype=torch.int32).cumsum(0, dtype=torch.int32), (1, 0))
+    return Padding(indices, cu_seqlens, mask.shape[0], columns)

@@ -31,6 +31,12 @@ def shift_labels(
     return shifted if attention_mask is None else shifted.masked_fill(attention_mask[:, -steps:] == 0, IGNORED)
 
 
+def check_labels(labels: torch.Tensor, inputs: torch.Tensor | None) -> None:
+    """Raise ValueError unless labels have the shape ``[B, T]`` of the tokens, before these change a cache."""
+    if inputs is not None and labels.shape != inputs.shape[:2]:
+        raise ValueError(f"labels: expected shape [B, T] = {list(inputs.shape[:2])}, got {list(labels.shape)}")
+
+
 def causal_loss(
     config: FLAConfig,
     hidden_states: torch.Tensor,
@@ -52,12 +58,7 @@ def causal_loss(
         attention_mask: ``[B, L]``, 0 for padding.
         cu_seqlens: boundaries of packed sequences.
         num_items_in_batch: divide the sum by this instead, as the Trainer wants when it accumulates gradients.
-
-    Raises:
-        ValueError: labels of the wrong shape.
     """
-    if labels.shape != hidden_states.shape[:2]:
-        raise ValueError(f"labels: expected shape [B, T] = {list(hidden_states.shape[:2])}, got {list(labels.shape)}")
     targets = shift_labels(labels.to(hidden_states.device), attention_mask, cu_seqlens).flatten()
     loss: torch.Tensor
     reduction = "mean" if num_items_in_batch is None else "sum"

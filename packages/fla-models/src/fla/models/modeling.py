@@ -19,13 +19,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from fla.layers import Mixer
+from fla.layers.base import check_layout
 from fla.layers.cache import StateCache
+from fla.layers.utils import ReadMask
+from fla.models._checkpointing import run_checkpointed
 from fla.models.cache import CACHE_NAME, Cache, takes_cache
 from fla.models.configuration import FLAConfig
 from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
-from fla.models.losses import causal_loss
+from fla.models.losses import causal_loss, check_labels
 from fla.modules import GatedMLP, GroupNorm, RMSNorm
 from fla.modules.mlp import is_bare_linear
+from fla.utils._validation import count_sequences
 
 Shared = dict[str, Any]
 
@@ -54,6 +58,18 @@ class Block(GradientCheckpointingLayer):
         return GatedMLP(
             config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
         )
+
+    def __call__(self, *arguments: torch.Tensor | None, **call: Any) -> Any:
+        """:meth:`forward`, checkpointed in training where that was asked for, with a cache as without."""
+        cache: StateCache | None = call.get("past_key_values")
+        if cache is None or not (self.gradient_checkpointing and self.training):
+            return super().__call__(*arguments, **call)  # type: ignore[no-untyped-call]
+        del call["past_key_values"]
+        mixer: Mixer = getattr(self, self.mixer_name)
+        # GradientCheckpointingLayer would drop the cache.
+        block = super(GradientCheckpointingLayer, self).__call__
+        checkpoint = self._gradient_checkpointing_func
+        return run_checkpointed(checkpoint, block, cache[mixer.layer_idx or 0], arguments, call)
 
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
@@ -185,10 +201,10 @@ class FLAModel(FLAPreTrainedModel):
             TypeError: an argument of the wrong type, or one there is none of.
             ValueError: not just one of input_ids and inputs_embeds, or a shape that does not fit.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("input_ids, inputs_embeds: expected one of the two")
+        given = _check_inputs(input_ids, inputs_embeds, self.config.hidden_size)
         if past_key_values is not None and not isinstance(past_key_values, StateCache):
             raise TypeError(f"past_key_values: expected fla.models.Cache, got {type(past_key_values).__name__}")
+        mask = self._check_layout(given, attention_mask, past_key_values, cu_seqlens)
         hidden_states: torch.Tensor = self.embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         if use_cache is None:
             is_new_pack = cu_seqlens is not None and past_key_values is None
@@ -198,7 +214,7 @@ class FLAModel(FLAPreTrainedModel):
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         call = {
-            "attention_mask": attention_mask,
+            "attention_mask": mask,
             "past_key_values": past_key_values,
             "use_cache": use_cache,
             "output_attentions": bool(output_attentions),
@@ -208,7 +224,7 @@ class FLAModel(FLAPreTrainedModel):
         for block in self.layers:
             if output_hidden_states:
                 seen.append(hidden_states)
-            mixer: Mixer = getattr(block, self.block_class.mixer_name)
+            mixer = self._mixer(block)
             hidden_states, *handed_on = block(hidden_states, *map(shared.get, mixer.takes), **call)
             shared.update(zip(mixer.hands_on, handed_on))
         hidden_states = getattr(self, self.norm_name)(hidden_states)
@@ -218,6 +234,49 @@ class FLAModel(FLAPreTrainedModel):
             **written,
             hidden_states=(*seen, hidden_states) if output_hidden_states else None,  # type: ignore[arg-type]
         )
+
+
+    def _mixer(self, block: nn.Module) -> Mixer:
+        return getattr(block, self.block_class.mixer_name)  # type: ignore[no-any-return]
+
+    def _check_layout(
+        self,
+        given: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        cache: StateCache | None,
+        cu_seqlens: torch.Tensor | None,
+    ) -> ReadMask | None:
+        """Read the mask for all layers, and check that each can go on from the cache before one writes to it."""
+        batch, steps = given.shape[:2]
+        past = 0 if cache is None else cache.get_seq_length()
+        mask = check_layout(batch, steps, past, attention_mask, cu_seqlens)
+        if mask is not None:
+            mask.padding(steps)
+        if cache is not None:
+            rows = count_sequences(cu_seqlens, batch)
+            for block in self.layers:
+                self._mixer(block).check(cache, rows, mask, cu_seqlens)
+        return mask
+
+
+def _check_inputs(
+    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, hidden_size: int
+) -> torch.Tensor:
+    """The one of the two that is given, checked."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("input_ids, inputs_embeds: expected one of the two")
+    if input_ids is None:
+        assert inputs_embeds is not None
+        if inputs_embeds.ndim != 3 or inputs_embeds.shape[-1] != hidden_size:
+            raise ValueError(
+                f"inputs_embeds: expected shape [B, T, D] with D={hidden_size}, got {list(inputs_embeds.shape)}"
+            )
+        return inputs_embeds
+    if input_ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"input_ids: expected int64 or int32, got {input_ids.dtype}")
+    if input_ids.ndim != 2:
+        raise ValueError(f"input_ids: expected shape [B, T], got {list(input_ids.shape)}")
+    return input_ids
 
 
 class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
@@ -275,6 +334,8 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         Returns:
             The output; without logits where the loss was taken without them (``config.fuse_linear_cross_entropy``).
         """
+        if labels is not None:
+            check_labels(labels, input_ids if inputs_embeds is None else inputs_embeds)
         outputs = self.base_model(
             input_ids=input_ids,
             attention_mask=attention_mask,

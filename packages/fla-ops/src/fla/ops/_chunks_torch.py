@@ -115,7 +115,7 @@ class ChunkLayout:
     def _first_state(self, like: torch.Tensor, start: torch.Tensor | None) -> torch.Tensor:
         if start is None:
             return like.new_zeros(len(self.lengths), *like.shape[1:])
-        return start.to(like.dtype, copy=True)
+        return start.to(like.dtype, copy=True, memory_format=torch.contiguous_format)
 
     def scan(
         self, updates: torch.Tensor, decay: torch.Tensor | None, start: torch.Tensor | None, reverse: bool = False

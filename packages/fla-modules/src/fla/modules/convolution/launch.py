@@ -201,9 +201,12 @@ def conv_update(
     bias: torch.Tensor | None,
     activate: bool,
 ) -> torch.Tensor:
-    """One step ``[N, D]``; the cache is updated in place."""
+    """One step ``[N, D]``; the cache, of any strides, is updated in place."""
     if not cache.is_contiguous():
-        raise ValueError("cache: expected a contiguous tensor, because it is updated in place")
+        contiguous = cache.contiguous()
+        y = conv_update(x, contiguous, residual, weight, bias, activate)
+        cache.copy_(contiguous)
+        return y
     x, weight = x.contiguous(), weight.contiguous()
     sequences, channels, width = cache.shape
     y = torch.empty_like(x)

@@ -77,15 +77,20 @@ def last_inputs(
             recent = F.pad(x[:, -width:], (0, 0, max(0, width - total), 0))
         else:
             recent = torch.cat([initial_state.transpose(1, 2).to(x.dtype), x], 1)[:, -width:]
-        return recent.transpose(1, 2).contiguous()
+        return _owned(recent.transpose(1, 2))
     start, end = cu_seqlens[:-1, None], cu_seqlens[1:, None]
     step = end - width + torch.arange(width, device=x.device)
     recent = x[0][step.clamp(min=0)].transpose(1, 2)
     inside = (step >= start)[:, None, :]
     if initial_state is None:
-        return torch.where(inside, recent, 0)
+        return _owned(torch.where(inside, recent, 0))
     older = (step - start + width).clamp(max=width - 1)[:, None, :].expand(-1, channels, -1)
-    return torch.where(inside, recent, initial_state.to(x.dtype).gather(2, older))
+    return _owned(torch.where(inside, recent, initial_state.to(x.dtype).gather(2, older)))
+
+
+def _owned(state: torch.Tensor) -> torch.Tensor:
+    """A contiguous copy, which may be updated in place and keeps nothing but itself in memory."""
+    return state.clone(memory_format=torch.contiguous_format)
 
 
 def causal_conv1d_update_ref(

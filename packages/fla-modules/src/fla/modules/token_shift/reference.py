@@ -29,8 +29,8 @@ def token_shift_ref(
 def last_tokens(x: torch.Tensor, cu_seqlens: torch.Tensor | None, cache: torch.Tensor | None) -> torch.Tensor:
     """The last token of every sequence ``[N, 1, D]``; of an empty one what came before it, zero without a cache."""
     if cu_seqlens is None:
-        return x[:, -1:].clone()
+        return x[:, -1:].clone(memory_format=torch.contiguous_format)
     start, end = cu_seqlens[:-1], cu_seqlens[1:]
     last = x[0][(end - 1).clamp(min=0)][:, None]
     before = x.new_zeros(()) if cache is None else cache.to(x.dtype).view_as(last)
-    return torch.where((end > start)[:, None, None], last, before)
+    return torch.where((end > start)[:, None, None], last, before).contiguous()

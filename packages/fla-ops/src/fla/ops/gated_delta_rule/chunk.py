@@ -156,4 +156,4 @@ def run_chunk_gated_delta_rule(
     o, final_state = _chunk_gated_delta_rule((scale, backend), cu_seqlens, initial_state, q, k, v, beta, g, p)
     if not output_final_state:
         return o, None
-    return o, final_state.transpose(-1, -2) if state_v_first else final_state
+    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state

@@ -138,4 +138,4 @@ def run_chunk_gla(
     o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, u)
     if not output_final_state:
         return o, None
-    return o, final_state.transpose(-1, -2) if state_v_first else final_state
+    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state

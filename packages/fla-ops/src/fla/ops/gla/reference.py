@@ -58,4 +58,4 @@ def naive_recurrent_gla(
     if not output_final_state:
         return o, None
     final = torch.cat(states)
-    return o, final.transpose(-1, -2) if state_v_first else final
+    return o, final.transpose(-1, -2).contiguous() if state_v_first else final

@@ -100,4 +100,4 @@ def run_slot_weights(
     if initial_state is not None:
         initial_state = initial_state.transpose(-1, -2)
     weights, final_state = _slot_weights((scale, backend), cu_seqlens, initial_state, q, k, s, g)
-    return weights, final_state.transpose(-1, -2)
+    return weights, final_state.transpose(-1, -2).contiguous()

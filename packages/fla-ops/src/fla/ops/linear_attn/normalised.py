@@ -126,9 +126,11 @@ def _with_sum(initial_state: tuple[torch.Tensor, torch.Tensor] | None, v: torch.
 
 
 def _without_ones(state: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """S and z from the state of values with ones."""
+    """S and z from the state of values with ones, each with memory of its own: they may be updated in place."""
     dim = v.shape[-1]
-    return state[..., :dim], state[..., dim : dim + 1].permute(0, 3, 1, 2)
+    parts = state[..., :dim], state[..., dim : dim + 1].permute(0, 3, 1, 2)
+    sums, z = (part.clone(memory_format=torch.contiguous_format) for part in parts)
+    return sums, z
 
 
 def _divided_fwd(

@@ -124,4 +124,4 @@ def run_chunk_simple_gla(
     o, final_state = _chunk_simple_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, g_gamma)
     if not output_final_state:
         return o, None
-    return o, final_state.transpose(-1, -2) if state_v_first else final_state
+    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state

@@ -97,7 +97,7 @@ def mamba_chunk_scan(
         skip = None if D is None else D.to(sum_dtype(x)).reshape(x.shape[2], -1).expand(x.shape[2:])
         start = None if initial_states is None else initial_states.transpose(-1, -2)
         y, states = run_chunk_ssd(C, B, x, g, step, skip, start, cu_seqlens)
-        y, final_states = _skip_and_gate(y, x, None, z), states.transpose(-1, -2)
+        y, final_states = _skip_and_gate(y, x, None, z), states.transpose(-1, -2).contiguous()
     else:
         y, last = run_chunk_simple_gla(
             C, B, _inputs(x, step), g, None, initial_states, cu_seqlens, 1.0, True, True, chosen

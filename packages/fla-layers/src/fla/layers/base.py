@@ -13,6 +13,7 @@ from fla.layers.cache import MixerCache, State, check_rows, extend_keys
 from fla.layers.utils import Padding, ReadMask, read_mask
 from fla.modules import ShortConvolution
 from fla.utils._validation import check_cu_seqlens, count_sequences
+from fla.utils._varlen import boundaries
 
 MODES = ("chunk", "fused_recurrent", "fused_chunk")
 
@@ -236,9 +237,12 @@ def check_layout(
 
     Raises:
         TypeError: an argument of the wrong type.
-        ValueError: a shape that does not fit, or a mask of other values than 0 and 1.
+        ValueError: a shape that does not fit, a mask of other values than 0 and 1, or on a CPU boundaries that do not
+            end where the steps do.
     """
     check_cu_seqlens(cu_seqlens, batch)
+    if cu_seqlens is not None and cu_seqlens.is_cpu and not torch.compiler.is_compiling():
+        boundaries(cu_seqlens, steps)
     if cu_seqlens is not None or attention_mask is None:
         return None
     tensor = attention_mask.tensor if isinstance(attention_mask, ReadMask) else attention_mask

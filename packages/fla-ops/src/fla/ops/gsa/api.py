@@ -175,7 +175,10 @@ def _run(
         return o, None
     assert keys is not None
     assert values is not None
-    return o, (keys[:, ::groups], values[:, ::groups], *log_sum)
+    if groups > 1:
+        # Copies: the slices would keep the states of all query heads in memory.
+        keys, values = (x[:, ::groups].clone(memory_format=torch.contiguous_format) for x in (keys, values))
+    return o, (keys, values, *log_sum)
 
 
 def _check(

@@ -1,0 +1,179 @@
+"""What a call of any layer does to a mask and a cache, and what it leaves alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from fla.layers import Mixer, StateCache
+from fla.layers.cache import tensors_of
+from fla.layers.utils import read_mask
+from fla.utils.numerics import assert_close
+from fla.utils.testing.reads import counted_reads
+from fla.utils.testing.siblings import sibling
+from fla.utils.testing.states import check_owned
+
+table = sibling(__file__, "test_layers")
+build, inputs, padded, TIGHT = table.build, table.inputs, table.padded, table.TIGHT
+every_layer = pytest.mark.parametrize("name", table.LAYERS)
+every_mixer = pytest.mark.parametrize("name", [*table.LAYERS, *table.FEED_FORWARDS])
+
+
+@pytest.fixture(autouse=True)
+def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In float32 rounding carries a value over a step of its quantisation now and then."""
+    torch.set_default_dtype(torch.float64 if "bitattn" in request.node.name else torch.float32)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def rewritten_by_numpy(mask: torch.Tensor, values: torch.Tensor) -> None:
+    mask.numpy()[:] = values.numpy()
+
+
+def rewritten_as_data(mask: torch.Tensor, values: torch.Tensor) -> None:
+    mask.data.copy_(values)
+
+
+def rewritten_in_inference_mode(mask: torch.Tensor, values: torch.Tensor) -> None:
+    assert mask.is_inference()
+    mask.copy_(values)
+
+
+@every_mixer
+@pytest.mark.parametrize("rewrite", [rewritten_by_numpy, rewritten_as_data, rewritten_in_inference_mode])
+def test_a_mask_that_was_rewritten_is_read_anew(
+    name: str, rewrite: Callable[[torch.Tensor, torch.Tensor], None]
+) -> None:
+    layer, x = build(name), inputs(3, 12)
+    before, after = padded([12, 5, 9], 12, "left"), padded([7, 12, 4], 12, "left")
+    with torch.inference_mode(rewrite is rewritten_in_inference_mode):
+        mask = before.clone()
+        first, *_ = layer(x, attention_mask=mask)
+        rewrite(mask, after)
+        second, *_ = layer(x, attention_mask=mask)
+        assert torch.equal(second, layer(x, attention_mask=after)[0])
+        assert not torch.allclose(first, second)
+
+
+@every_layer
+@pytest.mark.parametrize("side", ["left", "right"])
+@torch.no_grad()
+def test_a_mask_is_read_twice_at_most_however_many_layers_share_it(name: str, side: str) -> None:
+    layer, x, mask, caches = build(name), inputs(3, 20), padded([20, 12, 3], 20, side), [StateCache(), StateCache()]
+    for start, end in ((0, 12), (12, 18), (18, 19), (19, 20)):
+        piece, seen = x[:, start:end], mask[:, :end]
+        with counted_reads("fla/layers") as reads:
+            once, *_ = layer(piece, seen, caches[0], use_cache=True)
+        assert len(reads) <= 2, reads
+        again = copy.deepcopy(caches[1])
+        with counted_reads("fla/layers") as reads:
+            shared = read_mask(seen, end - start)
+            results = [layer(piece, shared, cache, use_cache=True)[0] for cache in (caches[1], again)]
+        assert len(reads) <= 2, reads
+        assert all(torch.equal(once, o) for o in results)
+
+
+def test_a_mask_of_ones_is_read_once() -> None:
+    layer, x = build("attn, window"), inputs(2, 6)
+    with counted_reads("fla/layers") as reads:
+        layer(x, torch.ones(2, 6))
+    assert reads == ["tolist"]
+
+
+def states(cache: StateCache) -> list[torch.Tensor]:
+    return [tensor for layer in cache for state in layer.values() for tensor in tensors_of(state)]
+
+
+def filled(layer: Mixer, x: torch.Tensor, **call: Any) -> StateCache:
+    cache = StateCache()
+    layer(x, past_key_values=cache, use_cache=True, **call)
+    return cache
+
+
+ROWS = torch.tensor([2, 0, 2])
+CHANGES: dict[str, Callable[[StateCache], torch.Tensor]] = {
+    "filled": lambda cache: torch.arange(3),
+    "reordered": lambda cache: cache[0].reorder_cache(ROWS) or ROWS,
+    "selected": lambda cache: cache[0].batch_select_indices(ROWS[:1]) or ROWS[:1],
+    "repeated": lambda cache: cache[0].batch_repeat_interleave(2) or torch.arange(3).repeat_interleave(2),
+}
+
+
+@every_layer
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("lengths", [None, [9, 4, 1]], ids=["rows", "padded"])
+@torch.no_grad()
+def test_states_own_their_memory_and_are_continued_from(name: str, change: str, lengths: list[int] | None) -> None:
+    layer, x = build(name), inputs(3, 11)
+    mask = None if lengths is None else torch.nn.functional.pad(padded(lengths, 9, "left"), (0, 2), value=1)
+    cache = filled(layer, x[:, :9], attention_mask=None if mask is None else mask[:, :9])
+    check_owned(tuple(states(cache)), [x, *layer.parameters()])
+    rows = CHANGES[change](cache)
+    check_owned(tuple(states(cache)), [x, *layer.parameters()])
+    copied = copy.deepcopy(cache)
+    check_owned((*states(cache), *states(copied)))
+    expected = layer(x[rows], None if mask is None else mask[rows])[0]
+    for step in (9, 10):
+        seen = None if mask is None else mask[rows, : step + 1]
+        o, *_ = layer(x[rows, step : step + 1], seen, past_key_values=cache, use_cache=True)
+        assert_close(f"step {step}", expected[:, step : step + 1], o, TIGHT)
+        check_owned((*states(cache), *states(copied)), [x, *layer.parameters()])
+    o, *_ = layer(x[rows, 9:], None if mask is None else mask[rows], past_key_values=copied)
+    assert_close("copied", expected[:, 9:], o, TIGHT)
+
+
+@pytest.mark.parametrize("name", table.CONTINUED)
+@torch.no_grad()
+def test_states_of_packed_sequences_own_their_memory(name: str) -> None:
+    layer, x = build(name), inputs(1, 20)
+    cache = filled(layer, x, cu_seqlens=torch.tensor([0, 7, 7, 20]))
+    check_owned(tuple(states(cache)), [x, *layer.parameters()])
+
+
+def bad_calls(layer: Mixer, x: torch.Tensor, past: int) -> Iterator[tuple[str, tuple[torch.Tensor, dict[str, Any]]]]:
+    """Calls that a layer with a cache of ``past`` steps of two rows must refuse; x ``[2, T, D]`` is what it may get."""
+    batch, steps, _ = x.shape
+    mask = torch.ones(batch, past + steps)
+    flat = x.flatten(0, 1)[None]
+    yield "one row", (x[:1], {})
+    yield "three rows", (torch.cat([x, x[:1]]), {})
+    yield "three rows with a mask", (torch.cat([x, x[:1]]), {"attention_mask": padded([past] * 3, past + steps, "left")})
+    yield "a mask of the new steps", (x, {"attention_mask": mask[:, :steps]})
+    yield "a mask of other rows", (x, {"attention_mask": mask[:1]})
+    yield "a mask of other values", (x, {"attention_mask": 2 * mask})
+    yield "a mask without a token", (x, {"attention_mask": mask.masked_fill(torch.arange(past + steps) >= past, 0)})
+    yield "no mask", (x, {"attention_mask": [[1]]})
+    yield "other channels", (x[..., 1:], {})
+    yield "no steps to speak of", (x[:, 0], {})
+    yield "boundaries of rows", (x, {"cu_seqlens": torch.tensor([0, steps, 2 * steps])})
+    yield "boundaries of another number of sequences", (flat, {"cu_seqlens": torch.tensor([0, 2 * steps])})
+    yield "boundaries that end early", (flat, {"cu_seqlens": torch.tensor([0, steps, 2 * steps - 1])})
+    yield "boundaries that fall", (flat, {"cu_seqlens": torch.tensor([0, 2 * steps + 1, 2 * steps])})
+    yield "boundaries in floats", (flat, {"cu_seqlens": torch.tensor([0.0, steps, 2 * steps])})
+    yield "attention weights", (x, {"output_attentions": True})
+    yield "an argument that there is none of", (x, {"mask": mask})
+    if getattr(layer, "window_size", None) is not None:
+        mask[1, past - 1] = 0
+        yield "a hole under the window", (x, {"attention_mask": mask})
+
+
+@every_layer
+@pytest.mark.parametrize("steps", [1, 3])
+@torch.no_grad()
+def test_a_refused_call_leaves_the_cache_as_it_was(name: str, steps: int) -> None:
+    layer, x = build(name), inputs(2, 12 + steps)
+    past = x[:, :12]
+    cache, untouched = filled(layer, past), filled(layer, past)
+    for title, (given, call) in bad_calls(layer, x[:, 12:], 12):
+        with pytest.raises((ValueError, TypeError)):
+            layer(given, past_key_values=cache, use_cache=True, **call)
+            pytest.fail(f"{title}: taken")
+        assert cache.get_seq_length(0) == 12, title
+        assert all(map(torch.equal, states(cache), states(untouched))), title
+    o, expected = (layer(x[:, 12:], past_key_values=c, use_cache=True)[0] for c in (cache, untouched))
+    assert torch.equal(o, expected)

@@ -142,7 +142,10 @@ def bad_calls(layer: Mixer, x: torch.Tensor, past: int) -> Iterator[tuple[str, t
     flat = x.flatten(0, 1)[None]
     yield "one row", (x[:1], {})
     yield "three rows", (torch.cat([x, x[:1]]), {})
-    yield "three rows with a mask", (torch.cat([x, x[:1]]), {"attention_mask": padded([past] * 3, past + steps, "left")})
+    yield (
+        "three rows with a mask",
+        (torch.cat([x, x[:1]]), {"attention_mask": padded([past] * 3, past + steps, "left")}),
+    )
     yield "a mask of the new steps", (x, {"attention_mask": mask[:, :steps]})
     yield "a mask of other rows", (x, {"attention_mask": mask[:1]})
     yield "a mask of other values", (x, {"attention_mask": 2 * mask})

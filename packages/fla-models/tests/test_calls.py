@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
 
 from fla.layers.cache import map_state, tensors_of
+from fla.layers.utils import read_mask
 from fla.models import Cache
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
@@ -77,6 +80,30 @@ def test_a_call_reads_its_mask_twice_at_most(model: Model) -> None:
     assert len(reads) == 1, reads
 
 
+@pytest.mark.parametrize("name", ["gla, hybrid", "rwkv7, hybrid", "transformer, options"])
+@torch.no_grad()
+def test_a_mask_passes_the_hooks_that_move_arguments_between_devices(name: str) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    lm, ids, mask = table.MODELS[name].build(), tokens(3, 12), left_padded([12, 5, 9], 12)
+    expected = lm(ids, mask).logits
+    offloaded = accelerate.cpu_offload(lm, torch.device("cpu"))
+    assert torch.equal(expected, offloaded(ids, mask).logits)
+    known = read_mask(mask, 12)
+    found = known.padding(12)
+    moved = accelerate.utils.send_to_device({"attention_mask": known}, "meta")["attention_mask"]
+    assert moved.padding(12).indices.device.type == "meta"
+    assert moved.padding(12).indices.shape == found.indices.shape
+
+
+def test_a_compiled_model_takes_a_padded_batch() -> None:
+    torch._dynamo.reset()
+    lm, ids, mask = table.MODELS["gla"].build(num_hidden_layers=1).train(), tokens(2, 20), left_padded([20, 7], 20)
+    expected = lm(ids, mask, labels=ids)
+    output = torch.compile(lm, backend="eager")(ids, mask, labels=ids)
+    assert_close("logits", expected.logits, output.logits, TIGHT)
+    assert_close("loss", expected.loss.detach(), output.loss.detach(), TIGHT)
+
+
 def states(cache: Cache) -> list[torch.Tensor]:
     return [tensor for layer in cache for state in layer.values() for tensor in tensors_of(state)]
 
@@ -104,11 +131,11 @@ def bad_calls(lm: FLAForCausalLM, ids: torch.Tensor, past: int) -> Iterator[tupl
     yield "boundaries in floats", {"input_ids": flat, "cu_seqlens": torch.tensor([0.0, steps, 2 * steps])}
     yield "labels of other steps", {"input_ids": ids, "labels": three}
     yield "attention weights", {"input_ids": ids, "output_attentions": True}
-    mixers = [lm.base_model._mixer(block) for block in lm.base_model.layers]
+    windows = [getattr(lm.base_model._mixer(block), "window_size", None) for block in lm.base_model.layers]
     if any("attn_state" in layer for layer in filled(lm, ids)):
         packed = {"input_ids": flat, "cu_seqlens": torch.tensor([0, steps, 2 * steps])}
         yield "packed sequences after keys", packed
-    if any(getattr(mixer, "window_size", None) is not None for mixer in mixers):
+    if any(window is not None and window <= past for window in windows):
         hole = mask.clone()
         hole[1, past - 1] = 0
         yield "a hole under a window", {"input_ids": ids, "attention_mask": hole}
@@ -135,6 +162,22 @@ def test_a_refused_call_leaves_the_cache_as_it_was(model: Model, steps: int) -> 
         assert all(map(torch.equal, states(cache), states(untouched))), title
     output, expected = (lm(new, past_key_values=c, use_cache=True).logits for c in (cache, untouched))
     assert torch.equal(output, expected)
+
+
+@pytest.mark.parametrize("implementation", ALL_CACHE_IMPLEMENTATIONS)
+@pytest.mark.parametrize("given", ["argument", "config", "model"])
+def test_a_cache_of_another_kind_is_refused_by_name(implementation: str, given: str) -> None:
+    lm, ids = table.MODELS["gla, hybrid"].build(), tokens(2, 5)
+    options: dict[str, Any] = {"cache_implementation": implementation}
+    if given == "config":
+        options = {"generation_config": GenerationConfig(max_new_tokens=2, pad_token_id=0, **options)}
+    elif given == "model":
+        lm.generation_config.cache_implementation, options = implementation, {}
+    if implementation in ("dynamic", "dynamic_full"):
+        lm.generate(ids, max_new_tokens=2, **options)
+        return
+    with pytest.raises(ValueError, match=f"cache_implementation: expected None or 'dynamic', got '{implementation}'"):
+        lm.generate(ids, max_new_tokens=2, **options)
 
 
 def detach(cache: Cache) -> None:

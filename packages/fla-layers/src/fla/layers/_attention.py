@@ -16,20 +16,14 @@ class KeyMixer(Mixer):
     window_size: int | None
     """Keys that a query sees, its own included; all before it where None."""
 
-    def check(
-        self, cache: MixerCache, rows: int, mask: ReadMask | None = None, cu_seqlens: torch.Tensor | None = None
+    def check_layout(
+        self, cache: MixerCache, mask: ReadMask | None = None, cu_seqlens: torch.Tensor | None = None
     ) -> None:
-        """Check that this layer can go on from a cache; see :meth:`Mixer.check`.
-
-        Raises:
-            ValueError: states of another number of sequences, packed sequences that are no padded batch, or padding
-                between tokens where a window keeps columns.
-        """
+        """Raise ValueError for packed sequences, and for padding between tokens where a window keeps columns."""
         if cu_seqlens is not None:
             raise ValueError(
                 "cu_seqlens: a cache of keys needs rows; pass a padded batch [B, T] and its attention_mask instead"
             )
-        super().check(cache, rows, mask)
         if mask is None or self.window_size is None:
             return
         state = cache[self.layer_idx or 0].get("attn_state")

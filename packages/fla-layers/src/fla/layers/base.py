@@ -172,23 +172,18 @@ class Mixer(nn.Module):
         """Whether this call takes the recurrent form: in ``mode="fused_recurrent"``, or short and not training."""
         return self.mode == "fused_recurrent" or (call.steps <= RECURRENT_STEPS and not self.training)
 
-    def check(
-        self, cache: MixerCache, rows: int, mask: ReadMask | None = None, cu_seqlens: torch.Tensor | None = None
+    def check_layout(
+        self, cache: MixerCache, mask: ReadMask | None = None, cu_seqlens: torch.Tensor | None = None
     ) -> None:
-        """Check that this layer can go on from a cache, so that a call that it refuses has changed nothing.
+        """Raise ValueError where this layer cannot go on from a cache with such padding or packing.
 
-        A model asks all its layers before the first of them writes.
+        A model asks all its layers before the first of them writes, so that a call that is refused changes nothing.
 
         Args:
             cache: the cache of the call.
-            rows: its sequences.
-            mask: of a batch of rows, if it has one.
+            mask: of a batch of rows, if it has padding.
             cu_seqlens: boundaries of packed sequences, if the caller gave them.
-
-        Raises:
-            ValueError: states of another number of sequences, or what else this layer cannot go on from.
         """
-        check_rows(cache[self.layer_idx or 0], rows)
 
     def _call(
         self,
@@ -212,7 +207,9 @@ class Mixer(nn.Module):
         mask = check_layout(batch, steps, past, attention_mask, cu_seqlens)
         padding = None if mask is None else mask.padding(steps)
         if cache is not None:
-            self.check(cache, count_sequences(cu_seqlens, batch), mask, cu_seqlens)
+            check_rows(cache[layer_idx], count_sequences(cu_seqlens, batch))
+            if cu_seqlens is not None or (mask is not None and mask.has_padding(mask.length)):
+                self.check_layout(cache, mask, cu_seqlens)
         if padding is not None:
             cu_seqlens = padding.cu_seqlens
         counted = steps if self.counts_steps else 0

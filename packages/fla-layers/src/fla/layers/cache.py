@@ -43,14 +43,17 @@ def map_state(function: Callable[[torch.Tensor], torch.Tensor], state: State) ->
 
 
 def check_rows(states: Mapping[str, Any], rows: int) -> None:
-    """Raise ValueError unless every state of a layer is that of so many sequences."""
+    """Raise ValueError unless the states of a layer are those of so many sequences."""
     for name, state in states.items():
-        for tensor in (state,) if isinstance(state, torch.Tensor) else tensors_of(state):
-            if tensor.shape[0] != rows:
-                raise ValueError(
-                    f"past_key_values: expected states of as many sequences as the call has, which are {rows}, got "
-                    f"{name} of {tensor.shape[0]}"
-                )
+        # The tensors of a state are written together, so one is enough: this runs for every layer and step.
+        first = state
+        while isinstance(first, tuple):
+            first = first[0]
+        if first is not None and first.shape[0] != rows:
+            raise ValueError(
+                f"past_key_values: expected states of as many sequences as the call has, which are {rows}, got {name} "
+                f"of {first.shape[0]}"
+            )
 
 
 def tensors_of(state: State) -> list[torch.Tensor]:

@@ -181,7 +181,8 @@ class ReadMask:
 
     def __init__(self, tensor: torch.Tensor, steps: int, last_padded: int) -> None:
         self.tensor, self.steps, self.last_padded = tensor, steps, last_padded
-        self._layout: _Layout | None = None
+        # One entry once it is read, in a list that copies on other devices share.
+        self._layouts: list[_Layout] = []
         self._paddings: dict[int, Padding] = {}
 
     @property
@@ -225,7 +226,7 @@ class ReadMask:
         if tensor is self.tensor:
             return self
         moved = ReadMask(tensor, self.steps, self.last_padded)
-        moved._layout = self._layout
+        moved._layouts = self._layouts
         moved._paddings = {
             columns: padding._replace(
                 indices=padding.indices.to(device, non_blocking=non_blocking),
@@ -236,9 +237,9 @@ class ReadMask:
         return moved
 
     def _read_layout(self) -> _Layout:
-        if self._layout is None:
-            self._layout = _read_layout(self.tensor, self.steps)
-        return self._layout
+        if not self._layouts:
+            self._layouts.append(_read_layout(self.tensor, self.steps))
+        return self._layouts[0]
 
 
 class _Layout(NamedTuple):

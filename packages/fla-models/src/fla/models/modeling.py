@@ -20,7 +20,7 @@ from transformers.utils.generic import can_return_tuple
 
 from fla.layers import Mixer
 from fla.layers.base import check_layout
-from fla.layers.cache import StateCache
+from fla.layers.cache import StateCache, check_rows
 from fla.layers.utils import ReadMask
 from fla.models._checkpointing import run_checkpointed
 from fla.models.cache import CACHE_NAME, Cache, takes_cache
@@ -68,7 +68,7 @@ class Block(GradientCheckpointingLayer):
         mixer: Mixer = getattr(self, self.mixer_name)
         # GradientCheckpointingLayer would drop the cache.
         block = super(GradientCheckpointingLayer, self).__call__
-        checkpoint = self._gradient_checkpointing_func
+        checkpoint: Any = self._gradient_checkpointing_func
         return run_checkpointed(checkpoint, block, cache[mixer.layer_idx or 0], arguments, call)
 
     def forward(
@@ -235,7 +235,6 @@ class FLAModel(FLAPreTrainedModel):
             hidden_states=(*seen, hidden_states) if output_hidden_states else None,  # type: ignore[arg-type]
         )
 
-
     def _mixer(self, block: nn.Module) -> Mixer:
         return getattr(block, self.block_class.mixer_name)  # type: ignore[no-any-return]
 
@@ -254,14 +253,15 @@ class FLAModel(FLAPreTrainedModel):
             mask.padding(steps)
         if cache is not None:
             rows = count_sequences(cu_seqlens, batch)
-            for block in self.layers:
-                self._mixer(block).check(cache, rows, mask, cu_seqlens)
+            for layer in cache:
+                check_rows(layer, rows)
+            if cu_seqlens is not None or (mask is not None and mask.has_padding(mask.length)):
+                for block in self.layers:
+                    self._mixer(block).check_layout(cache, mask, cu_seqlens)
         return mask
 
 
-def _check_inputs(
-    input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, hidden_size: int
-) -> torch.Tensor:
+def _check_inputs(input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, hidden_size: int) -> torch.Tensor:
     """The one of the two that is given, checked."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("input_ids, inputs_embeds: expected one of the two")
@@ -368,13 +368,19 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         # An adapter or a hook on the head works when it is called; its weight alone would leave them out.
         return self.training and self.config.fuse_linear_cross_entropy and is_bare_linear(self.lm_head)
 
+    def _prepare_generation_config(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
+        # Before transformers, which passes by "hybrid" in silence.
+        configs = [config for config in (generation_config, self.generation_config) if config is not None]
+        asked = [kwargs.get("cache_implementation"), *(config.cache_implementation for config in configs)]
+        implementation = next((name for name in asked if name is not None), None)
+        if implementation not in (None, "dynamic", "dynamic_full"):
+            raise ValueError(f"cache_implementation: expected None or 'dynamic', got {implementation!r}")
+        return super()._prepare_generation_config(generation_config, *args, **kwargs)  # type: ignore[misc]
+
     def _prepare_cache_for_generation(  # type: ignore[override]  # what follows differs between releases
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         # transformers would look at the class name and the layer types to choose a cache, and find none that fits.
-        implementation = generation_config.cache_implementation
-        if implementation not in (None, "dynamic", "dynamic_full"):
-            raise ValueError(f"cache_implementation: expected None or 'dynamic', got {implementation!r}")
         if getattr(generation_config, "is_assistant", False) and self._is_stateful:
             raise ValueError(f"{type(self).__name__} cannot assist: its recurrent state cannot be rolled back")
         if model_kwargs.get(CACHE_NAME) is None and generation_config.use_cache is not False:

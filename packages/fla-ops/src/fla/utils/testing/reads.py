@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -38,5 +38,7 @@ def counted_reads(*folders: str) -> Iterator[list[str]]:
 
         return read
 
-    with patch.multiple(torch.Tensor, **{name: counting(name, getattr(torch.Tensor, name)) for name in _READS}):
+    with ExitStack() as patches:
+        for name in _READS:
+            patches.enter_context(patch.object(torch.Tensor, name, counting(name, getattr(torch.Tensor, name))))
         yield reads

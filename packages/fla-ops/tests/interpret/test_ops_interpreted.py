@@ -26,7 +26,7 @@ def test_triton_backend_is_within_the_error_budget(spec: Spec, case: Case, dtype
     check_case(case, "triton", "cpu", dtype, spec.truth)
 
 
-@pytest.mark.parametrize("op", [op for spec in specs("fla.ops") for op in spec.sequence_ops], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [s.sequence_ops[0] for s in specs("fla.ops") if s.sequence_ops], ids=lambda op: op.name)
 def test_nan_stays_in_its_packed_sequence(op: SequenceOp) -> None:
     sizes = {"B": 1, "T": 28, "H": 1, "HV": 1, "K": 4, "V": 4, "M": 4}
     ends, others = torch.tensor([0, 9, 20, 28], dtype=torch.int32), [*range(9), *range(20, 28)]

@@ -147,6 +147,14 @@ def filled(lm: FLAForCausalLM, ids: torch.Tensor) -> Cache:
     return cache
 
 
+def refuses(function: Callable[..., Any], *arguments: torch.Tensor, **call: Any) -> bool:
+    try:
+        function(*arguments, **call)
+    except (ValueError, TypeError):
+        return True
+    return False
+
+
 @every_model
 @pytest.mark.parametrize("steps", [1, 3])
 @torch.no_grad()
@@ -155,9 +163,7 @@ def test_a_refused_call_leaves_the_cache_as_it_was(model: Model, steps: int) -> 
     past, new = ids[:, :14], ids[:, 14:]
     cache, untouched = filled(lm, past), filled(lm, past)
     for title, call in bad_calls(lm, new, 14):
-        with pytest.raises((ValueError, TypeError)):
-            lm(**call, past_key_values=cache, use_cache=True)
-            pytest.fail(f"{title}: taken")
+        assert refuses(lm, **call, past_key_values=cache, use_cache=True), title
         assert [layer.seen for layer in cache] == [14] * len(cache), title
         assert all(map(torch.equal, states(cache), states(untouched))), title
     output, expected = (lm(new, past_key_values=c, use_cache=True).logits for c in (cache, untouched))

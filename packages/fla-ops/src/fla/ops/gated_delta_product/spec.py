@@ -93,4 +93,5 @@ SPEC = Spec(
         SequenceOp(fused_recurrent, partial(draw, OPERANDS)),
     ),
     features=frozenset({"state", "packed", "compile", "backward"}),
+    timed_sizes={"M": 2},
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
+from fla.utils._validation import count_sequences
 from fla.utils._varlen import boundaries
 
 #: Of q, k, v, g, gk, gv, u and the initial states.
@@ -72,67 +75,36 @@ def recurrent_gla_bwd_torch(
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> Gradients:
-    """Gradients of q, k, v, gk, gv and the initial states."""
-    if cu_seqlens is None:
-        return _backward(q, k, v, gk, gv, initial_state, do, dfinal_state, scale)
-    parts = [
-        _backward(
-            q[:, s],
-            k[:, s],
-            v[:, s],
-            _at(gk, s),
-            _at(gv, s),
-            _of(initial_state, n),
-            do[:, s],
-            _of(dfinal_state, n),
-            scale,
-        )
-        for n, s in enumerate(_spans(cu_seqlens, q.shape[1]))
-    ]
-    dq, dk, dv, _, dgk, dgv, _, dstates = zip(*parts)
-    return (
-        torch.cat(dq, 1),
-        torch.cat(dk, 1),
-        torch.cat(dv, 1),
-        None,
-        None if gk is None else torch.cat(dgk, 1),
-        None if gv is None else torch.cat(dgv, 1),
-        None,
-        torch.cat(dstates),
-    )
-
-
-def _backward(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    scale: float,
-) -> Gradients:
+    """Gradients of q, k, v, gk, gv and the initial states. Waits for no device: boundaries are looked up there."""
     q_, k_, v_, decay = _upcast(q, k, v, None, gk, gv)
     do_ = do.to(q_.dtype) * scale
     dq, dk, dv = torch.empty_like(q_), torch.empty_like(k_), torch.empty_like(v_)
     dgk, dgv = torch.empty_like(k_), torch.empty_like(v_)
     total = q.shape[1]
-    starts = _segment_starts(k_, v_, decay, _first_state(q_, v_, initial_state))
-    dstate = _first_state(q_, v_, dfinal_state)
+    edges = None if cu_seqlens is None else _Edges.of(cu_seqlens, total)
+    start, dend = (_first_state(q_, v_, state, cu_seqlens) for state in (initial_state, dfinal_state))
+    starts = _segment_starts(k_, v_, decay, start, edges)
+    # Of an empty sequence the gradient passes through.
+    dstart = dend.clone()
+    dstate = dend if edges is None else torch.zeros_like(dend[:1])
     for first, state in reversed(list(zip(range(0, total, SEGMENT), starts, strict=True))):
-        states = [state]
+        steps = []
         for t in range(first, min(first + SEGMENT, total)):
-            states.append(_step(states[-1].clone(), k_, v_, decay, t))
-        for t in reversed(range(first, min(first + SEGMENT, total))):
-            state = states.pop()
+            before = state if edges is None else edges.enter(state, start, t)
+            state = _step(before.clone(), k_, v_, decay, t)
+            steps.append((t, before, state))
+        for t, before, state in reversed(steps):
+            if edges is not None:
+                dstate = edges.leave(dstate, dend, t)
             dq[:, t] = (state @ do_[:, t, :, :, None]).squeeze(-1)
             dstate += q_[:, t, :, :, None] * do_[:, t, :, None, :]
             dk[:, t] = (dstate @ v_[:, t, :, :, None]).squeeze(-1)
             dv[:, t] = (k_[:, t, :, None, :] @ dstate).squeeze(-2)
             _decay(dstate, decay, t)
-            product = states[-1] * dstate
+            product = before * dstate
             dgk[:, t], dgv[:, t] = product.sum(-1), product.sum(-2)
+            if edges is not None:
+                dstart.index_copy_(0, edges.sequence[t : t + 1], dstate)
     return (
         dq.to(q.dtype),
         dk.to(k.dtype),
@@ -141,8 +113,34 @@ def _backward(
         None if gk is None else dgk.to(gk.dtype),
         None if gv is None else dgv.to(gv.dtype),
         None,
-        dstate,
+        dstate if edges is None else dstart,
     )
+
+
+class _Edges(NamedTuple):
+    """Where packed sequences begin and end, step by step, on the device."""
+
+    sequence: torch.Tensor
+    """int64 ``[T]``"""
+    first: torch.Tensor
+    """bool ``[T]``: whether it is the first step of its sequence."""
+    last: torch.Tensor
+    """bool ``[T]``"""
+
+    @classmethod
+    def of(cls, cu_seqlens: torch.Tensor, total: int) -> _Edges:
+        """Those of boundaries ``[N + 1]``."""
+        step = torch.arange(total, device=cu_seqlens.device)
+        sequence = torch.searchsorted(cu_seqlens[1:], step.to(cu_seqlens.dtype), right=True)
+        return cls(sequence, step == cu_seqlens[sequence], step + 1 == cu_seqlens[sequence + 1])
+
+    def enter(self, state: torch.Tensor, starts: torch.Tensor, t: int) -> torch.Tensor:
+        """The state before step t: that of its sequence's start where it is the first."""
+        return torch.where(self.first[t], starts.index_select(0, self.sequence[t : t + 1]), state)
+
+    def leave(self, dstate: torch.Tensor, dends: torch.Tensor, t: int) -> torch.Tensor:
+        """The gradient of the state after step t: that of its sequence's end where it is the last."""
+        return torch.where(self.last[t], dends.index_select(0, self.sequence[t : t + 1]), dstate)
 
 
 def _spans(cu_seqlens: torch.Tensor, total: int) -> list[slice]:
@@ -181,10 +179,12 @@ def _upcast(
     return q.to(dtype), k.to(dtype), v.to(dtype), decay
 
 
-def _first_state(q: torch.Tensor, v: torch.Tensor, given: torch.Tensor | None) -> torch.Tensor:
+def _first_state(
+    q: torch.Tensor, v: torch.Tensor, given: torch.Tensor | None, cu_seqlens: torch.Tensor | None = None
+) -> torch.Tensor:
     if given is not None:
         return given.to(q.dtype, copy=True)
-    return q.new_zeros(q.shape[0], q.shape[2], q.shape[3], v.shape[3])
+    return q.new_zeros(count_sequences(cu_seqlens, q.shape[0]), q.shape[2], q.shape[3], v.shape[3])
 
 
 def _decay(state: torch.Tensor, decay: list[torch.Tensor], t: int) -> torch.Tensor:
@@ -199,12 +199,14 @@ def _step(state: torch.Tensor, k: torch.Tensor, v: torch.Tensor, decay: list[tor
 
 
 def _segment_starts(
-    k: torch.Tensor, v: torch.Tensor, decay: list[torch.Tensor], state: torch.Tensor
+    k: torch.Tensor, v: torch.Tensor, decay: list[torch.Tensor], start: torch.Tensor, edges: _Edges | None
 ) -> list[torch.Tensor]:
-    """The state before every segment."""
-    starts = []
+    """The state before every segment, of whatever sequence is being read there."""
+    state, starts = start.clone() if edges is None else torch.zeros_like(start[:1]), []
     for t in range(k.shape[1]):
         if t % SEGMENT == 0:
             starts.append(state.clone())
+        if edges is not None:
+            state = edges.enter(state, start, t)
         _step(state, k, v, decay, t)
     return starts

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from fla.ops._arguments import flip_time, sum_dtype
 from fla.ops._autograd import state_function
-from fla.ops.gla.recurrent import fused_recurrent_gla_fwd, run_recurrent_gla
+from fla.ops.gla.recurrent import WIDEST, fused_recurrent_gla_fwd, run_recurrent_gla
 from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd, chunk_simple_gla_fwd, run_chunk_simple_gla
 from fla.utils._validation import bind_shapes, check_floating, check_same_device, count_sequences
 
@@ -147,8 +147,8 @@ def _divided_fwd(
     """Outputs in the dtype of v, final states, and for the backward pass the outputs and divisors unrounded."""
     dtype = sum_dtype(v)
     values = _with_ones(v.to(dtype))
-    if recurrent:
-        # This form multiplies in the dtype of sums whatever it is given.
+    if recurrent and q.shape[-1] <= WIDEST:
+        # Its kernel multiplies in the dtype of sums whatever it is given.
         gates = (None, None, None, None)
         sums, end = fused_recurrent_gla_fwd(q, k, values, *gates, initial_state, cu_seqlens, scale, False, backend)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -25,13 +26,15 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gla": ("GLA", {"attn": {"layers": [1], "num_heads": 4, "num_kv_heads": 2}, "tie_word_embeddings": True}),
     "transformer": ("Transformer", {"num_kv_heads": 2, "qk_norm": True, "fuse_linear_cross_entropy": True}),
 }
+#: With initial values of their own: of a layer by its depth, of a matrix as a whole, of the model.
+FROM_META: dict[str, dict[str, Any]] = {"RWKV7": {"num_heads": None, "head_dim": 16}, "HGRN2": {}}
 WORLD = 2
 
 
-def build(stem: str, options: dict[str, Any]) -> FLAForCausalLM:
-    torch.manual_seed(0)
+def build(stem: str, options: dict[str, Any], seed: int = 0) -> FLAForCausalLM:
+    torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "vocab_size": 64, "intermediate_size": 48}
-    config = getattr(fla.models, f"{stem}Config")(**sizes, **options)
+    config = getattr(fla.models, f"{stem}Config")(**{**sizes, **options})
     return getattr(fla.models, f"{stem}ForCausalLM")(config).train()
 
 
@@ -40,6 +43,28 @@ def check(what: str, alone: FLAForCausalLM, spread: FLAForCausalLM, mine: torch.
     spread(mine, labels=mine).loss.backward()
     for (name, expected), parameter in zip(alone.named_parameters(), spread.parameters()):
         assert_close(f"{what}: {name}", expected.grad, whole(parameter.grad, expected.shape), 1e-4)
+
+
+def check_start(stem: str, options: dict[str, Any]) -> None:
+    """A model that is laid out on the meta device and sharded starts as one that is made in place."""
+    expected = build(stem, options)
+    with torch.device("meta"):
+        sharded = build(stem, options)
+    for block in sharded.base_model.layers:
+        fully_shard(block)
+    fully_shard(sharded)
+    sharded.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in sharded.parameters():
+            parameter.to_local().fill_(math.nan)
+    sharded.init_weights()
+    another = build(stem, options, seed=1)
+    for (name, first), second, parameter in zip(
+        expected.named_parameters(), another.parameters(), sharded.parameters()
+    ):
+        value = parameter.full_tensor()
+        assert value.isfinite().all(), name
+        assert not torch.equal(first, second) or torch.equal(first, value), name
 
 
 def whole(gradient: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -70,6 +95,8 @@ def work(folder: str) -> None:
         weight = split.model.layers[0].mlp.up_proj.weight
         assert (weight.to_local() if isinstance(weight, DTensor) else weight).shape == (48 // WORLD, 32)
         check(f"{name}, tensor parallel", build(stem, options), split, ids, ids)
+    for stem, options in FROM_META.items():
+        check_start(stem, options)
     dist.barrier()
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from fla.layers.base import Call, Mixer, check_choice
 from fla.layers.mamba2 import BACKENDS
 from fla.modules import ShortConvolution
+from fla.modules._initial import set_initial_values
 from fla.modules.mlp import is_bare_linear
 from fla.ops.mamba import selective_scan
 
@@ -87,16 +88,28 @@ class Mamba(Mixer):
         self.dt_proj = nn.Linear(rank, intermediate_size)
         self.A_log = nn.Parameter(torch.empty(intermediate_size, state_size))
         self.D = nn.Parameter(torch.empty(intermediate_size))
-        with torch.no_grad():
-            for name, value in self._initial_recurrence().items():
-                self.get_parameter(name).copy_(value)
         self.out_proj = nn.Linear(intermediate_size, hidden_size, bias=use_bias)
+        set_initial_values(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """What the recurrence and its convolution start from, drawn afresh, by name."""
         bound = self.conv1d.kernel_size[0] ** -0.5
         filters = torch.empty(self.conv1d.weight.shape, dtype=torch.float32).uniform_(-bound, bound)
-        return {"conv1d.weight": filters, **self._initial_recurrence()}
+        rates = torch.arange(1, self.state_size + 1, dtype=torch.float32).log()
+        bound = self.dt_scale * self.dt_rank**-0.5
+        weight = torch.full((self.intermediate_size, self.dt_rank), bound, dtype=torch.float32)
+        if self.dt_init == "random":
+            weight.uniform_(-bound, bound)
+        spread = torch.empty(self.intermediate_size, dtype=torch.float32)
+        step = spread.uniform_(math.log(self.dt_min), math.log(self.dt_max)).exp().clamp(min=self.dt_init_floor)
+        return {
+            "conv1d.weight": filters,
+            "A_log": rates.repeat(self.intermediate_size, 1),
+            "D": torch.ones(self.intermediate_size),
+            "dt_proj.weight": weight,
+            # The inverse of softplus.
+            "dt_proj.bias": step + torch.log(-torch.expm1(-step)),
+        }
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Inputs of x, their steps, B and C, the recurrence with its gate, and the output."""
@@ -127,19 +140,3 @@ class Mamba(Mixer):
             # The bias is added in float32, where narrower numbers would blur the steps.
             return nn.functional.linear(x, self.dt_proj.weight), self.dt_proj.bias
         return self.dt_proj(x), None
-
-    def _initial_recurrence(self) -> dict[str, torch.Tensor]:
-        rates = torch.arange(1, self.state_size + 1, dtype=torch.float32).log()
-        bound = self.dt_scale * self.dt_rank**-0.5
-        weight = torch.full((self.intermediate_size, self.dt_rank), bound, dtype=torch.float32)
-        if self.dt_init == "random":
-            weight.uniform_(-bound, bound)
-        spread = torch.empty(self.intermediate_size, dtype=torch.float32)
-        step = spread.uniform_(math.log(self.dt_min), math.log(self.dt_max)).exp().clamp(min=self.dt_init_floor)
-        return {
-            "A_log": rates.repeat(self.intermediate_size, 1),
-            "D": torch.ones(self.intermediate_size),
-            "dt_proj.weight": weight,
-            # The inverse of softplus.
-            "dt_proj.bias": step + torch.log(-torch.expm1(-step)),
-        }

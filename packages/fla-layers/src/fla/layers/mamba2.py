@@ -9,6 +9,7 @@ from torch import nn
 
 from fla.layers.base import Call, Mixer, check_choice, check_divisible
 from fla.modules import GroupNorm, ShortConvolution
+from fla.modules._initial import set_initial_values
 from fla.modules.activations import swiglu
 from fla.ops.ssd import fused_recurrent_ssd, mamba_chunk_scan
 
@@ -57,8 +58,6 @@ class Mamba2(Mixer):
         ValueError: sizes that do not fit, or an unknown activation or backend.
     """
 
-    A_log: nn.Parameter
-    dt_bias: nn.Parameter
     mode = "chunk"
 
     def __init__(
@@ -110,20 +109,29 @@ class Mamba2(Mixer):
             sum(self.conv_widths), conv_kernel, use_conv_bias, activation=hidden_act, backend=self.backend
         )
         self.in_proj = nn.Linear(hidden_size, sum(self.in_widths), bias=use_bias)
-        self.D = nn.Parameter(torch.ones(self.intermediate_size if D_has_hdim else self.num_heads))
-        for name, value in self._initial_rates_and_steps().items():
-            self.register_parameter(name, nn.Parameter(value.to(torch.get_default_dtype())))
-        if conv_init is not None:
-            nn.init.uniform_(self.conv1d.weight, -conv_init, conv_init)
+        self.D = nn.Parameter(torch.empty(self.intermediate_size if D_has_hdim else self.num_heads))
+        self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
+        self.A_log = nn.Parameter(torch.empty(self.num_heads))
         if rmsnorm:
             self.norm = GroupNorm(n_groups, self.intermediate_size, eps=norm_eps, is_rms_norm=True)
         self.out_proj = nn.Linear(self.intermediate_size, hidden_size, bias=use_bias)
+        set_initial_values(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """What the recurrence and its convolution start from, drawn afresh, by name."""
         bound = self.conv1d.kernel_size[0] ** -0.5 if self.conv_init is None else self.conv_init
         filters = torch.empty(self.conv1d.weight.shape, dtype=torch.float32).uniform_(-bound, bound)
-        return {"conv1d.weight": filters, "D": torch.ones(self.D.shape), **self._initial_rates_and_steps()}
+        rate, spread = (torch.empty(self.num_heads, dtype=torch.float32) for _ in range(2))
+        rate.uniform_(*self.A_init_range)
+        spread.uniform_(math.log(self.dt_min), math.log(self.dt_max))
+        step = spread.exp().clamp(min=self.dt_init_floor)
+        return {
+            "conv1d.weight": filters,
+            "D": torch.ones(self.D.shape),
+            # The inverse of softplus.
+            "dt_bias": step + torch.log(-torch.expm1(-step)),
+            "A_log": rate.log(),
+        }
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Inputs, B, C and steps of x, the recurrence, and the gated and normalised output."""
@@ -156,11 +164,3 @@ class Mamba2(Mixer):
         if self.norm_before_gate:
             return swiglu(z, self.norm(y))
         return self.norm(swiglu(z, y))  # type: ignore[no-any-return]
-
-    def _initial_rates_and_steps(self) -> dict[str, torch.Tensor]:
-        rate, spread = (torch.empty(self.num_heads, dtype=torch.float32) for _ in range(2))
-        rate.uniform_(*self.A_init_range)
-        spread.uniform_(math.log(self.dt_min), math.log(self.dt_max))
-        step = spread.exp().clamp(min=self.dt_init_floor)
-        # The inverse of softplus.
-        return {"dt_bias": step + torch.log(-torch.expm1(-step)), "A_log": rate.log()}

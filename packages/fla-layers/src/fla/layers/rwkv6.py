@@ -8,6 +8,7 @@ from torch import nn
 from fla.layers._rwkv import height_of, hidden_channels, ramp
 from fla.layers.base import MODES, Call, Mixer, check_choice, check_divisible
 from fla.modules import ACT2FN, GroupNorm
+from fla.modules._initial import set_initial_values
 from fla.modules.token_shift import token_shift
 from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
 
@@ -146,9 +147,7 @@ class RWKV6Attention(Mixer):
         self.bonus = nn.Parameter(torch.zeros(num_heads, self.head_k_dim))
         self.g_norm = GroupNorm(num_heads, self.value_dim, bool(elementwise_affine), bias=True, eps=norm_eps)
         self.o_proj = nn.Linear(self.value_dim, hidden_size, bias=False)
-        with torch.no_grad():
-            for name, value in self.initial_values(1).items():
-                self.get_parameter(name).copy_(value)
+        set_initial_values(self)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """The shares of the tokens before, what is made of the mixtures, the recurrence, and the gated output."""
@@ -241,9 +240,7 @@ class RWKV6FeedForward(Mixer):
         self.key = LerpLinear(hidden_size, intermediate_size)
         self.value = nn.Linear(intermediate_size, hidden_size, bias=False)
         self.receptance = LerpLinear(hidden_size, hidden_size)
-        with torch.no_grad():
-            for name, value in self.initial_values(1).items():
-                self.get_parameter(name).copy_(value)
+        set_initial_values(self)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Keys of the mixture, activated and projected back, and gated."""

@@ -12,6 +12,7 @@ from fla.layers._rwkv import height_of, hidden_channels, ramp
 from fla.layers.base import MODES, Call, Mixer, check_choice, check_divisible
 from fla.layers.rwkv6 import LoRA
 from fla.modules import ACT2FN, GroupNorm
+from fla.modules._initial import set_initial_values
 from fla.modules.l2norm import l2norm
 from fla.modules.token_shift import token_shift
 from fla.ops.rwkv7 import chunk_rwkv7, fused_k_rwkv7, fused_mul_recurrent_rwkv7, gate_output_correction
@@ -109,9 +110,7 @@ class RWKV7Attention(Mixer):
         self.g_norm = GroupNorm(
             self.num_heads, self.value_dim, bool(elementwise_affine), bias=True, eps=self.head_dim * norm_eps
         )
-        with torch.no_grad():
-            for name, value in self.initial_values(num_hidden_layers or 1).items():
-                self.get_parameter(name).copy_(value)
+        set_initial_values(self, num_hidden_layers or 1)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """The mixtures, what is made of them, the recurrence, and the gated output; then the first layer's values."""
@@ -223,9 +222,7 @@ class RWKV7FeedForward(Mixer):
         self.x_k = nn.Parameter(torch.zeros(hidden_size))
         self.key = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.value = nn.Linear(intermediate_size, hidden_size, bias=False)
-        with torch.no_grad():
-            for name, value in self.initial_values(num_hidden_layers or 1).items():
-                self.get_parameter(name).copy_(value)
+        set_initial_values(self, num_hidden_layers or 1)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         """Keys of the mixture, activated and projected back."""

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import initialization
 
 from fla.layers import Mixer
 from fla.models.configuration import FLAConfig
@@ -65,6 +64,7 @@ class BackboneBlock(Block):
         self.add_module(self.norm_name, self.make_norm(config))
         self.mixer = mixer
         self.residual_in_fp32 = config.residual_in_fp32
+        self.rescale_prenorm_residual = config.rescale_prenorm_residual
 
     @staticmethod
     def make_norm(config: FLAConfig) -> nn.Module:
@@ -84,6 +84,14 @@ class BackboneBlock(Block):
             hidden_states = hidden_states.to(torch.promote_types(hidden_states.dtype, torch.float32))
         return (hidden_states + mixed, *handed_on)
 
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """An output projection of the state space that is the smaller, the more layers there are, where asked for."""
+        projection = getattr(self.mixer, "out_proj", None)
+        if projection is None or not self.rescale_prenorm_residual:
+            return {}
+        fresh = torch.empty(projection.out_features, projection.in_features, dtype=torch.float32)
+        return {"mixer.out_proj.weight": nn.init.kaiming_uniform_(fresh, math.sqrt(5)) / math.sqrt(num_hidden_layers)}
+
 
 class BackboneModel(FLAModel):
     """Blocks of a state-space mixer."""
@@ -92,14 +100,6 @@ class BackboneModel(FLAModel):
     base_model_prefix = "backbone"
     block_class: ClassVar[type[BackboneBlock]] = BackboneBlock
     norm_name: ClassVar[str] = "norm_f"
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        # The mixer, not the block: transformers passes by modules that have no parameter of their own.
-        projection = getattr(module, "out_proj", None)
-        if isinstance(module, Mixer) and projection is not None and self.config.rescale_prenorm_residual:
-            fresh = nn.init.kaiming_uniform_(torch.empty_like(projection.weight), a=math.sqrt(5))
-            initialization.copy_(projection.weight, fresh / math.sqrt(self.config.num_hidden_layers))
 
 
 class BackboneForCausalLM(FLAForCausalLM):

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, ClassVar
 
+import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
 
@@ -12,7 +13,8 @@ from fla.models.configuration import FLAConfig
 from fla.models.modeling import Block, FLAForCausalLM, FLAModel, FLAPreTrainedModel
 from fla.models.registration import register
 from fla.modules import FusedBitLinear, GatedMLP
-from fla.modules.fused_bitlinear import pack_bitlinear
+from fla.modules.fused_bitlinear import PackedBitLinear, pack_bitlinear, pack_ternary
+from fla.modules.fused_bitlinear.api import to_ternary
 
 
 @strict
@@ -92,6 +94,18 @@ class BitNetModel(BitNetPreTrainedModel, FLAModel):
         super().__init__(config)
         if config.packed_weights:
             pack_bitlinear(self)
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Packed weights as they come from new ones."""
+        values: dict[str, torch.Tensor] = {}
+        for name, layer in self.named_modules():
+            if isinstance(layer, PackedBitLinear):
+                fresh = torch.empty(layer.out_features, layer.in_features).normal_(std=self.config.initializer_range)
+                signs, scale = to_ternary(fresh)
+                values |= {f"{name}.weight": pack_ternary(signs), f"{name}.scale": scale}
+                if layer.bias is not None:
+                    values[f"{name}.bias"] = torch.zeros_like(layer.bias)
+        return values
 
 
 class BitNetForCausalLM(BitNetPreTrainedModel, FLAForCausalLM):

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import initialization
 
 from fla.models.modeling import FLAModel, Shared
 
@@ -35,7 +34,7 @@ class LowerBoundedModel(FLAModel):
         shares = self.lower_bounds.softmax(0, dtype=torch.float32)
         return {"lower_bounds": shares.cumsum(0) - shares[0]}
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, LowerBoundedModel) and hasattr(module, "lower_bounds"):
-            initialization.zeros_(module.lower_bounds)
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Bounds that rise evenly."""
+        # The base asks for them before there are any.
+        return {"lower_bounds": torch.zeros_like(self.lower_bounds)} if hasattr(self, "lower_bounds") else {}

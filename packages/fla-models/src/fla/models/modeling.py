@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from itertools import chain
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +29,7 @@ from fla.models.cache import CACHE_NAME, Cache, takes_cache
 from fla.models.configuration import FLAConfig
 from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
 from fla.models.losses import causal_loss, check_labels
-from fla.modules import GatedMLP, GroupNorm, RMSNorm
+from fla.modules import GatedMLP, RMSNorm
 from fla.modules.mlp import is_bare_linear
 from fla.utils._validation import count_sequences
 
@@ -117,15 +119,30 @@ class FLAPreTrainedModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)  # type: ignore[no-untyped-call]
-        # transformers tells norms by the names of their classes.
-        if isinstance(module, GroupNorm) and module.weight is not None:
-            initialization.ones_(module.weight)
-        if isinstance(module, GroupNorm) and module.bias is not None:
-            initialization.zeros_(module.bias)
         initial_values = getattr(module, "initial_values", None)
         if initial_values is not None:
             for name, value in initial_values(self.config.num_hidden_layers).items():
-                initialization.copy_(module.get_parameter(name), value)
+                parameter = attrgetter(name)(module)
+                initialization.copy_(parameter, _laid_out_as(parameter, value))
+
+    def _initialize_weights(self, module: nn.Module, *_: Any) -> None:
+        # transformers passes by a module of custom code whose own parameters are all loaded, or that has none; ours
+        # may say what those of its children start from. Making these values takes time, so only where one is missing.
+        tensors = chain(module.parameters(), module.buffers())
+        if all(getattr(tensor, "_is_hf_initialized", False) for tensor in tensors):
+            return
+        super()._initialize_weights(module)
+
+
+def _laid_out_as(parameter: Any, value: torch.Tensor) -> torch.Tensor:
+    """A value over the devices that a sharded parameter lies on; any other as it is."""
+    if not hasattr(parameter, "placements") or hasattr(value, "placements"):
+        return value
+    # Some builds of PyTorch have no such module.
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh = parameter.device_mesh
+    return distribute_tensor(value.to(mesh.device_type), mesh, parameter.placements)
 
 
 class FLAModel(FLAPreTrainedModel):

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fla.modules._initial import set_initial_values
 from fla.modules.activations import ACT2FN
 
 
@@ -30,9 +31,7 @@ class _IdentityLinear(nn.Linear):
 
     def reset_parameters(self) -> None:
         """Set the initial values."""
-        with torch.no_grad():
-            for name, value in self.initial_values(1).items():
-                self.get_parameter(name).copy_(value)
+        set_initial_values(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """Weight one on the diagonal, bias zero."""
@@ -171,6 +170,10 @@ class LearnablePolySketchNonNegativeFeatureMap(nn.Module):
         self.sketches1 = nn.ModuleList(nn.Linear(width, self.sketch_size, bias=False) for width in widths)
         self.sketches2 = nn.ModuleList(nn.Linear(width, self.sketch_size, bias=False) for width in widths)
 
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Gamma one, beta zero; the sketches start as other projections."""
+        return {"gamma": torch.ones(self.head_dim), "beta": torch.zeros(self.head_dim)}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` -> ``[..., R (R + 1) / 2]``."""
         x = F.layer_norm(x, (self.head_dim,), self.gamma, self.beta)
@@ -221,6 +224,11 @@ class RebasedFeatureMap(nn.Module):
         self.normalize = normalize
         self.register_parameter("gamma", nn.Parameter(torch.ones(head_dim)) if use_gamma else None)
         self.register_parameter("beta", nn.Parameter(torch.zeros(head_dim)) if use_beta else None)
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
+        """Gamma one, beta zero."""
+        values = {"gamma": torch.ones(self.head_dim), "beta": torch.zeros(self.head_dim)}
+        return {name: value for name, value in values.items() if getattr(self, name) is not None}
 
     def forward(self, x: torch.Tensor, flatten: bool = True) -> torch.Tensor:
         """``[..., D]`` -> ``[..., D (D + 1) / 2]``, or z ``[..., D]`` itself without ``flatten``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fla.modules._initial import set_initial_values
 from fla.modules.layernorm.api import group_norm, layer_norm, rms_norm
 
 
@@ -45,11 +46,13 @@ class AffineNorm(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Set the initial values."""
+        set_initial_values(self)
+
+    def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """Weight one, bias zero."""
-        if self.weight is not None:
-            nn.init.ones_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        values = {} if self.weight is None else {"weight": torch.ones_like(self.weight)}
+        return values if self.bias is None else {**values, "bias": torch.zeros_like(self.bias)}
 
     def extra_repr(self) -> str:
         """Size and options, as PyTorch's own norms show them."""

@@ -82,9 +82,17 @@ def test_mixer_block_and_shared_values_may_differ(checkpointing: str | None) -> 
 
 
 class TakenConfig(GLAConfig):
-    model_type = "mamba2"
+    model_type = "jamba"
+
+
+class TakenModel(ToyModel):
+    config_class = TakenConfig
+
+
+class TakenForCausalLM(ToyForCausalLM):
+    config_class = TakenConfig
 
 
 def test_a_model_type_of_transformers_stays_its_own() -> None:
-    register(TakenConfig, ToyModel, ToyForCausalLM)
-    assert type(AutoConfig.for_model("mamba2")).__module__.startswith("transformers.")
+    register(TakenConfig, TakenModel, TakenForCausalLM)
+    assert type(AutoConfig.for_model("jamba")).__module__.startswith("transformers.")

@@ -13,7 +13,6 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 import fla.models
 from fla.models import Cache
@@ -66,13 +65,6 @@ def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[
     torch.set_default_dtype(torch.float32)
 
 
-def loaders(model: FLAForCausalLM) -> tuple[Any, Any, Any]:
-    """What loads its checkpoints: the Auto classes, or its own where transformers has a model of that type itself."""
-    if model.config.model_type in CONFIG_MAPPING_NAMES:
-        return type(model), type(model.config), type(model.base_model)
-    return AutoModelForCausalLM, AutoConfig, AutoModel
-
-
 def gradients(model: FLAForCausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     parameters = dict(model.named_parameters())
     return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
@@ -122,14 +114,13 @@ def test_sixty_steps_beat_the_frequencies_of_the_tokens(name: str) -> None:
 def test_saved_and_loaded_it_is_the_same(model: Model, tied: bool, tmp_path: Path) -> None:
     original, ids = model.build(tie_word_embeddings=tied), tokens(2, 10)
     original.save_pretrained(tmp_path)
-    causal_lm, any_config, any_model = loaders(original)
-    loaded, report = causal_lm.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, report = AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(loaded) is type(original)
     assert not any(report.values())
     assert torch.equal(original(ids).logits, loaded.eval()(ids).logits)
     assert (loaded.lm_head.weight is loaded.base_model.embeddings.weight) is tied
-    assert any_config.from_pretrained(tmp_path).to_diff_dict() == original.config.to_diff_dict()
-    base = any_model.from_pretrained(tmp_path).eval()
+    assert AutoConfig.from_pretrained(tmp_path).to_diff_dict() == original.config.to_diff_dict()
+    base = AutoModel.from_pretrained(tmp_path).eval()
     assert torch.equal(original.base_model(ids).last_hidden_state, base(ids).last_hidden_state)
 
 
@@ -139,7 +130,7 @@ def test_norms_that_a_file_lacks_start_as_new_ones(name: str, tmp_path: Path) ->
     new.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     save_file({key: x for key, x in load_file(file).items() if "norm" not in key}, file, {"format": "pt"})
-    loaded = loaders(new)[0].from_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     for key, x in new.named_parameters():
         assert "norm" not in key or torch.equal(x, loaded.get_parameter(key)), key
 
@@ -154,7 +145,7 @@ def test_its_blocks_stay_on_one_device_each(model: Model) -> None:
 @every_model
 def test_loads_in_another_dtype(model: Model, tmp_path: Path) -> None:
     model.build().save_pretrained(tmp_path)
-    loaded = loaders(model.build())[0].from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
     assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}
     ids = tokens(1, 20)
     # Where weights are quantised, rounding them may take them to another of their values.

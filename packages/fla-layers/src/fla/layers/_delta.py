@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -134,6 +135,7 @@ class DecayingDeltaHeads(DeltaHeads):
     .. math:: g_t = -e^{A} \cdot \mathrm{softplus}(W_a x_t + dt)
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
     A_log: nn.Parameter
     dt_bias: nn.Parameter
 

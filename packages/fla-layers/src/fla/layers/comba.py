@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -46,6 +48,7 @@ class Comba(DecayingDeltaHeads):
         ValueError: an unknown mode, or sizes that do not fit.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = (*DecayingDeltaHeads.undecayed, "decay", "D")
     decay: nn.Parameter
     D: nn.Parameter
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -44,6 +46,7 @@ class KimiDeltaAttention(DeltaHeads):
         ValueError: an unknown mode, sizes that do not fit, or a safe gate without its bound.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("A_log", "dt_bias")
     A_log: nn.Parameter
     dt_bias: nn.Parameter
 

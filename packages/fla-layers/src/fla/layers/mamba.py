@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -49,6 +50,8 @@ class Mamba(Mixer):
     Raises:
         ValueError: an unknown activation, backend or way to begin, or a ``dt_rank`` below 1.
     """
+
+    undecayed: ClassVar[tuple[str, ...]] = ("A_log", "D")
 
     def __init__(
         self,

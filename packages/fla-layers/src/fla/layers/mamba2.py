@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -58,6 +59,7 @@ class Mamba2(Mixer):
         ValueError: sizes that do not fit, or an unknown activation or backend.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("A_log", "D", "dt_bias")
     mode = "chunk"
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -26,6 +28,8 @@ class LoRA(nn.Module):
         bias: whether the second projection has one.
         activation: by its name in ``fla.modules.ACT2FN``; none where it is None.
     """
+
+    undecayed: ClassVar[tuple[str, ...]] = ("lora.0.weight", "lora.2.weight")
 
     def __init__(
         self, input_dim: int, output_dim: int, low_rank_dim: int, bias: bool = True, activation: str | None = "tanh"
@@ -68,6 +72,8 @@ class DDLerpLinear(nn.Module):
 class LerpLinear(DDLerpLinear):
     """:class:`DDLerpLinear` with learned shares ``mu`` of the token before, one for each channel."""
 
+    undecayed: ClassVar[tuple[str, ...]] = ("mu",)
+
     def __init__(self, input_dim: int, output_dim: int, low_rank_dim: int | None = None) -> None:
         super().__init__(input_dim, output_dim, low_rank_dim)
         self.mu = nn.Parameter(torch.zeros(input_dim))
@@ -106,6 +112,8 @@ class RWKV6Attention(Mixer):
     Raises:
         ValueError: an unknown mode or activation, or sizes that the heads do not divide.
     """
+
+    undecayed: ClassVar[tuple[str, ...]] = ("x_bias", "bonus", "x_proj.0.linear.weight", "x_proj.2.weight")
 
     def __init__(
         self,

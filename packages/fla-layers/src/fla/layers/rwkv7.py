@@ -60,6 +60,7 @@ class RWKV7Attention(Mixer):
         ValueError: an unknown mode, or sizes that do not fit.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = (*(f"x_{part}" for part in PARTS), "k_k", "k_a", "r_k")
     takes: ClassVar[tuple[str, ...]] = ("v_first",)
     hands_on: ClassVar[tuple[str, ...]] = ("v_first",)
 
@@ -204,6 +205,7 @@ class RWKV7FeedForward(Mixer):
         ValueError: an unknown activation.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("x_k",)
     counts_steps = False
 
     def __init__(

@@ -1,5 +1,6 @@
-"""Language models for Hugging Face transformers. Importing this registers them with its Auto classes."""
+"""Language models for Hugging Face transformers. Importing this makes them known to its Auto classes and Trainer."""
 
+from fla.models._trainer import teach_weight_decay
 from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel
 from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
 from fla.models.bitnet import BitNetConfig, BitNetForCausalLM, BitNetModel
@@ -29,6 +30,8 @@ from fla.models.rwkv7 import RWKV7Config, RWKV7ForCausalLM, RWKV7Model
 from fla.models.samba import SambaConfig, SambaForCausalLM, SambaModel
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
+
+teach_weight_decay()
 
 __all__ = [
     "ABCConfig",

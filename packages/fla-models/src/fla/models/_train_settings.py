@@ -8,12 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, set_seed
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    set_seed,
+)
 from transformers.modeling_utils import PreTrainedModel
 
 from fla.models._command import UserError, one_line, suggest
 from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
-from fla.models.registration import causal_lm_of, config_of_shared_type, own_types
+from fla.models.registration import config_of_shared_type, own_types
 
 #: What configs and models raise over values that do not fit together.
 _BAD_VALUE = (
@@ -115,10 +121,7 @@ def make_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """
     set_seed(seed)
     try:
-        causal_lm = causal_lm_of(config.to_dict())
-        if issubclass(causal_lm, PreTrainedModel):
-            return causal_lm(config)  # type: ignore[arg-type]
-        model: PreTrainedModel = causal_lm.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
         return model
     except _BAD_VALUE as error:
         raise UserError(f"--model {config.model_type}: {one_line(error)}") from error
@@ -126,7 +129,7 @@ def make_model(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
 
 def causal_lm_types() -> Sequence[str]:
     """The model types that can be trained here."""
-    return sorted(config_class.model_type for config_class in MODEL_FOR_CAUSAL_LM_MAPPING)
+    return sorted({config_class.model_type for config_class in MODEL_FOR_CAUSAL_LM_MAPPING})
 
 
 def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -109,7 +109,11 @@ class BitNetModel(BitNetPreTrainedModel, FLAModel):
 
 
 class BitNetForCausalLM(BitNetPreTrainedModel, FLAForCausalLM):
-    """The language model of BitNet b1.58 (arXiv 2402.17764)."""
+    """The language model of BitNet b1.58 (arXiv 2402.17764).
+
+    Its files say ``fla_bitnet``, which ``AutoModelForCausalLM`` loads as this class; those that say ``bitnet`` it loads
+    as transformers has BitNet.
+    """
 
     config: BitNetConfig
     model_class = BitNetModel

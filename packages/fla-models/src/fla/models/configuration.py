@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 from transformers import GenerationConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 from transformers.utils import logging
 
 from fla.models.hybrid import normalise_attn
@@ -120,12 +121,32 @@ class FLAConfig(PreTrainedConfig):
             self.base_model_tp_plan = {**plan, "embeddings": "embedding_rowwise"}  # type: ignore[misc]
 
     @classmethod
+    def saved_type(cls) -> str:
+        """``model_type`` as files have it: one of ours where by its name transformers would load a model of its own."""
+        return f"fla_{cls.model_type}" if cls.model_type in CONFIG_MAPPING_NAMES else cls.model_type
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers', with the type that files have."""
+        return {**super().to_dict(), "model_type": self.saved_type()}
+
+    @classmethod
+    def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As transformers', with the type that the class has."""
+        config_dict, kwargs = super().get_config_dict(*args, **kwargs)
+        return cls._by_own_type(config_dict), kwargs
+
+    @classmethod
+    def _by_own_type(cls, config_dict: dict[str, Any]) -> dict[str, Any]:
+        is_saved = config_dict.get("model_type") == cls.saved_type()
+        return {**config_dict, "model_type": cls.model_type} if is_saved else config_dict
+
+    @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As transformers'; keys of a file that mean nothing here are dropped with a warning."""
         if unknown := cls._unknown(config_dict):
             logger.warning(f"{cls.__name__}: ignoring unknown keys {', '.join(unknown)} of the checkpoint's config")
             config_dict = {key: value for key, value in config_dict.items() if key not in unknown}
-        return super().from_dict(config_dict, **kwargs)
+        return super().from_dict(cls._by_own_type(config_dict), **kwargs)
 
     @classmethod
     def _unknown(cls, keys: Any) -> list[str]:

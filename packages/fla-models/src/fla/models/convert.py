@@ -3,7 +3,7 @@
 SOURCE is a folder of transformers' Llama, Mistral, Qwen2, Qwen3, Mamba or Mamba2, or of state-spaces' Mamba or
 Mamba-2; or a release of RWKV-6 or RWKV-7, which is one file. DESTINATION is a new folder: it will hold the same
 weights in the same dtype for `AutoModelForCausalLM.from_pretrained` (after `import fla.models`), and the tokenizer
-where there is one. Mamba and Mamba-2 are loaded by the classes of `fla.models`, as transformers has its own.
+where there is one.
 
     python -m fla.models.convert Qwen3-0.6B/ qwen3-as-ours
     python -m fla.models.convert RWKV-x070-World-0.1B-v2.8.pth rwkv7-as-ours

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,6 +17,8 @@ class LowerBoundedModel(FLAModel):
 
     for layer l from 0, per channel: the first layer may forget everything. ``config.use_lower_bound`` turns it off.
     """
+
+    undecayed: ClassVar[tuple[str, ...]] = ("lower_bounds",)
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

@@ -44,8 +44,8 @@ class MambaModel(BackboneModel):
 class MambaForCausalLM(BackboneForCausalLM):
     """The language model of Mamba (arXiv 2312.00752).
 
-    ``AutoModelForCausalLM`` loads Mamba as transformers has it; this class loads the same checkpoints through
-    :func:`fla.models.conversion.mamba_from_transformers`.
+    Its files say ``fla_mamba``, which ``AutoModelForCausalLM`` loads as this class. Those that say ``mamba`` it loads
+    as transformers' own; :func:`fla.models.conversion.mamba_from_transformers` makes one of these ours.
     """
 
     config: MambaConfig

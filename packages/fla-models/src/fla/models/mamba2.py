@@ -51,8 +51,8 @@ class Mamba2Model(BackboneModel):
 class Mamba2ForCausalLM(BackboneForCausalLM):
     """The language model of Mamba-2 (arXiv 2405.21060).
 
-    ``AutoModelForCausalLM`` loads Mamba-2 as transformers has it; this class loads the same checkpoints through
-    :func:`fla.models.conversion.mamba2_from_transformers`.
+    Its files say ``fla_mamba2``, which ``AutoModelForCausalLM`` loads as this class. Those that say ``mamba2`` it loads
+    as transformers' own; :func:`fla.models.conversion.mamba2_from_transformers` makes one of these ours.
     """
 
     config: Mamba2Config

@@ -157,6 +157,8 @@ class LearnablePolySketchNonNegativeFeatureMap(nn.Module):
         ValueError: the degree is not a power of two above 1.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("gamma", "beta")
+
     def __init__(self, head_dim: int, sketch_size: int | None = None, degree: int = 2) -> None:
         super().__init__()
         if degree < 2 or degree & (degree - 1):
@@ -215,6 +217,7 @@ class RebasedFeatureMap(nn.Module):
         normalize: take the layer norm of x; else x as it is.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("gamma", "beta")
     gamma: nn.Parameter | None
     beta: nn.Parameter | None
 

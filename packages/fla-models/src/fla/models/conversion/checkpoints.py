@@ -29,7 +29,7 @@ from fla.models.conversion.transformer import TRANSFORMER_TYPES, read_transforme
 from fla.models.mamba import MambaForCausalLM
 from fla.models.mamba2 import Mamba2ForCausalLM
 from fla.models.modeling import FLAForCausalLM
-from fla.models.registration import causal_lm_of, is_ours
+from fla.models.registration import causal_lm_of, is_ours, own_type
 from fla.models.rwkv6 import RWKV6ForCausalLM
 from fla.models.rwkv7 import RWKV7ForCausalLM
 from fla.models.transformer import TransformerForCausalLM
@@ -165,7 +165,7 @@ def _convert(checkpoint: Checkpoint, source: Path, destination: Path, to: str | 
 
 def _convert_back(config: dict[str, Any], source: Path, destination: Path, to: str | None) -> str:
     """Ours as another program's."""
-    model_type = config["model_type"]
+    model_type = own_type(config)
     forms = _BACK.get(model_type)
     if forms is None:
         raise ValueError(f"{source}: no other program has our {model_type}")

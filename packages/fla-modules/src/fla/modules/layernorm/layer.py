@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -21,6 +23,7 @@ class AffineNorm(nn.Module):
         dtype: of the parameters.
     """
 
+    undecayed: ClassVar[tuple[str, ...]] = ("weight", "bias")
     weight: nn.Parameter | None
     bias: nn.Parameter | None
 

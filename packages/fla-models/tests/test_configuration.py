@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassFieldValidationError
-from transformers import AutoConfig
+from transformers import AutoConfig, PreTrainedConfig
 
+import fla.models
 from fla.models import (
     ABCConfig,
     BasedConfig,
+    BasedModel,
     GLAConfig,
     GLAForCausalLM,
     GSAConfig,
@@ -22,6 +25,11 @@ from fla.models import (
     LinearAttentionModel,
     Mamba2Config,
     Mamba2Model,
+    MLAConfig,
+    RWKV7Config,
+    RWKV7Model,
+    SambaConfig,
+    TransformerConfig,
 )
 from fla.models.configuration import FLAConfig
 
@@ -33,7 +41,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
     [
         ({"hiden_size": 32}, TypeError, "GLAConfig: unknown key hiden_size"),
         ({"attnres_block_size": 4}, ValueError, "attnres_block_size.*got 4"),
-        ({"use_gv": True}, ValueError, "use_gk, use_gv.*True and True"),
+        ({"use_gv": True}, ValueError, "use_gv: only False is supported, got True"),
         ({"attn": 3}, StrictDataclassFieldValidationError, "attn"),
         ({"attn": [3]}, TypeError, "attn.*int"),
         ({"attn": {"layers": [1]}}, ValueError, "attn: expected num_heads, got layers only"),
@@ -57,7 +65,7 @@ def test_a_bad_config_is_refused_by_name(options: dict[str, Any], error: type[Ex
 
 
 def test_a_clamp_that_gated_slot_attention_does_not_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="clamp_min, clamp_max.*got -1 and None"):
+    with pytest.raises(ValueError, match="clamp_min: only None is supported, got -1"):
         GSAConfig(**SMALL, clamp_min=-1)
 
 
@@ -135,3 +143,122 @@ def test_projections_of_mamba2_start_smaller_in_deeper_models() -> None:
         config = Mamba2Config(**{**small, "num_hidden_layers": 9}, rescale_prenorm_residual=rescaled)
         largest = max(block.mixer.out_proj.weight.abs().max().item() for block in Mamba2Model(config).layers)
         assert (0.95 * bound < largest <= bound) if rescaled else largest > bound
+
+
+CONFIGS = [getattr(fla.models, name) for name in fla.models.__all__ if name.endswith("Config")]
+every_config = pytest.mark.parametrize("config_class", CONFIGS, ids=lambda config_class: config_class.__name__)
+#: Any number is one of these, or they are other programs' to check.
+ANY_NUMBER = {"bos_token_id", "eos_token_id", "pad_token_id", "correction_factor", "lower_bound"}
+#: Zero adds nothing, and bounds nothing.
+MAY_BE_ZERO = {"initializer_range", "conv_init", "dt_scale", "time_step_scale", "dt_init_floor", "time_step_floor"}
+
+
+def numeric_keys(config_class: type[FLAConfig]) -> list[str]:
+    kinds = {field.name: str(field.type) for field in fields(config_class)}
+    own = [key for key in kinds if key not in PreTrainedConfig.__dataclass_fields__]
+    numbers = [key for key in own if "int" in kinds[key] or "float" in kinds[key]]
+    left_out = ANY_NUMBER | config_class.only.keys() | {"clamp_min", "clamp_max", "conv_layers"}
+    return [key for key in numbers if key not in left_out]
+
+
+@every_config
+def test_a_number_that_a_key_cannot_have_is_refused_wherever_it_is_given(config_class: type[FLAConfig]) -> None:
+    for key in numeric_keys(config_class):
+        may_be_zero = key in MAY_BE_ZERO or key.endswith("eps")
+        for value in [-1] if may_be_zero else [-1, 0]:
+            with pytest.raises(ValueError, match=f"^{key}: expected.*, got {value}"):
+                config_class(**{key: value})
+            with pytest.raises(ValueError, match=f"^{key}: expected.*, got {value}"):
+                config_class.from_dict({key: value})
+            with pytest.raises(ValueError, match=f"^{key}: expected.*, got {value}"):
+                config_class.from_dict({}, **{key: value})
+            config = config_class()
+            with pytest.raises(ValueError, match=f"^{key}: expected.*, got {value}"):
+                setattr(config, key, value)
+            assert getattr(config, key) == getattr(config_class(), key)
+        if may_be_zero:
+            assert getattr(config_class(**{key: 0}), key) == 0
+
+
+@every_config
+def test_a_value_that_is_not_supported_is_refused_in_an_assignment_too(config_class: type[FLAConfig]) -> None:
+    for key, only in config_class.only.items():
+        with pytest.raises(ValueError, match=f"^{key}: only {only} is supported, got"):
+            setattr(config_class(), key, (not only) if isinstance(only, bool) else 4)
+
+
+@every_config
+def test_a_hybrid_plan_is_completed_and_checked_wherever_it_is_given(
+    config_class: type[FLAConfig], tmp_path: Path
+) -> None:
+    plan = {"layers": [1], "num_heads": 2}
+    whole = {**plan, "num_kv_heads": 2, "qkv_bias": False, "window_size": None, "rope_theta": 10000.0}
+    given = config_class(num_hidden_layers=3, attn=plan)
+    assert given.attn == whole
+    assert config_class.from_dict({"num_hidden_layers": 3}, attn=plan).attn == whole
+    none = config_class(num_hidden_layers=3)
+    none.save_pretrained(tmp_path)
+    if not hasattr(none, "conv_layers"):
+        assert config_class.from_pretrained(tmp_path, attn=plan).attn == whole
+        assert AutoConfig.from_pretrained(tmp_path, attn=plan).attn == whole
+        # The keywords are checked together, whatever the order.
+        more = config_class.from_pretrained(tmp_path, attn={**plan, "layers": [7]}, num_hidden_layers=8)
+        assert (more.attn["layers"], more.num_hidden_layers) == ([7], 8)
+    given.attn = {**plan, "layers": [2]}
+    assert given.attn == {**whole, "layers": [2]}
+    wrong = {**plan, "layers": [3]}
+    with pytest.raises(ValueError, match=r"attn: expected layers from 0 to 2, got \[3\]"):
+        given.attn = wrong
+    with pytest.raises(ValueError, match=r"attn: expected layers from 0 to 2, got \[3\]"):
+        config_class.from_dict({"num_hidden_layers": 3}, attn=wrong)
+    with pytest.raises(ValueError, match=r"attn: expected layers from 0 to 1, got \[2\]"):
+        given.num_hidden_layers = 2
+    assert (given.attn["layers"], given.num_hidden_layers) == ([2], 3)
+    with pytest.raises(ValueError, match="attn: expected num_heads"):
+        given.attn = {"layers": [0]}
+
+
+def test_what_no_assignment_has_shown_is_seen_when_a_model_is_made() -> None:
+    config = GLAConfig(**SMALL, attn={"layers": [1], "num_heads": 2})
+    config.attn["layers"].append(2)
+    with pytest.raises(ValueError, match=r"attn: expected layers from 0 to 1, got \[2\]"):
+        GLAForCausalLM(config)
+    based = BasedConfig(**SMALL, num_heads=2, conv_layers=[0])
+    based.conv_layers = [2]
+    with pytest.raises(ValueError, match=r"conv_layers: expected layers from 0 to 1.*got \[2\]"):
+        BasedModel(based)
+    rwkv = RWKV7Config(**SMALL, head_dim=16, value_dim=[32, 32])
+    rwkv.num_hidden_layers = 3
+    with pytest.raises(ValueError, match="value_dim: expected one width 3 times"):
+        RWKV7Model(rwkv)
+
+
+def test_samba_without_attention_is_not_samba_as_in_the_paper(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 256, "num_hidden_layers": 4, "vocab_size": 64}
+    for config in (SambaConfig(**sizes), SambaConfig(**sizes, attn="paper"), SambaConfig.from_dict(dict(sizes))):
+        assert (config.attn["layers"], config.attn["num_heads"], config.attn["window_size"]) == ([1, 3], 2, 2048)
+    # The defaults of flash-linear-attention.
+    assert SambaConfig().attn == {
+        "layers": [1, 3, 5, 7, 9, 11, 13, 15, 17],
+        "num_heads": 18,
+        "num_kv_heads": 18,
+        "qkv_bias": False,
+        "window_size": 2048,
+        "rope_theta": 10000.0,
+    }
+    bare = SambaConfig(**sizes, attn=None)
+    assert bare.attn is None
+    bare.save_pretrained(tmp_path)
+    assert SambaConfig.from_pretrained(tmp_path).attn is None
+    assert AutoConfig.from_pretrained(tmp_path, attn="paper").attn["layers"] == [1, 3]
+
+
+@pytest.mark.parametrize("config_class", [TransformerConfig, MLAConfig])
+def test_keywords_of_rotary_positions_go_before_those_of_a_file(config_class: type[FLAConfig], tmp_path: Path) -> None:
+    linear = {"rope_type": "linear", "factor": 2.0}
+    config_class(rope_scaling=linear, rope_theta=500.0).save_pretrained(tmp_path)
+    as_written = config_class.from_pretrained(tmp_path)
+    assert (as_written.rope_scaling, as_written.rope_theta) == (linear, 500.0)
+    other = config_class.from_pretrained(tmp_path, rope_scaling={**linear, "factor": 4.0}, rope_theta=700.0)
+    assert (other.rope_scaling, other.rope_theta) == ({**linear, "factor": 4.0}, 700.0)
+    assert AutoConfig.from_pretrained(tmp_path, rope_scaling=None).rope_scaling is None

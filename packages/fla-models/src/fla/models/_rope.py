@@ -20,11 +20,17 @@ class RopeConfig(FLAConfig):
     rope_scaling: dict | None = None  # type: ignore[type-arg]  # strict checks what it can name
 
     def __post_init__(self, **kwargs: Any) -> None:
-        parameters = kwargs.pop("rope_parameters", None)
-        if parameters is not None:
-            self.rope_scaling = {key: value for key, value in parameters.items() if key != "rope_theta"}
-            self.rope_theta = parameters.get("rope_theta", self.rope_theta)
+        for key, value in _unfolded(kwargs.pop("rope_parameters", None)).items():
+            setattr(self, key, value)
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As the base's; ``rope_theta`` and ``rope_scaling`` among the keywords go before those of the dictionary."""
+        given = {key: kwargs.pop(key) for key in ("rope_theta", "rope_scaling") if key in kwargs}
+        return super().from_dict(
+            {**config_dict, **_unfolded(config_dict.get("rope_parameters")), **given, "rope_parameters": None}, **kwargs
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers'."""
@@ -37,3 +43,12 @@ class RopeConfig(FLAConfig):
     @classmethod
     def _unknown(cls, keys: Any) -> list[str]:
         return [key for key in super()._unknown(keys) if key != "rope_parameters"]
+
+
+def _unfolded(rope_parameters: dict[str, Any] | None) -> dict[str, Any]:
+    """The fields that ``rope_parameters`` stand for."""
+    if rope_parameters is None:
+        return {}
+    scaling = {key: value for key, value in rope_parameters.items() if key != "rope_theta"}
+    theta = {key: value for key, value in rope_parameters.items() if key == "rope_theta"}
+    return {"rope_scaling": scaling, **theta}

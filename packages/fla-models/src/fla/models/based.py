@@ -48,7 +48,12 @@ class BasedConfig(FLAConfig):
                 self.attn = {"layers": windows, "num_heads": self.num_heads, "window_size": WINDOW}
         self.conv_layers = list(self.conv_layers or [])
         super().__post_init__(**kwargs)
-        wrong = [layer for layer in self.conv_layers if layer not in layers or mixer_of(self.attn, layer)]
+
+    def check(self) -> None:
+        """As the base's, and convolutions in layers that there are, and that are not attention too."""
+        super().check()
+        layers = range(self.num_hidden_layers)
+        wrong = [layer for layer in self.conv_layers or [] if layer not in layers or mixer_of(self.attn, layer)]
         if wrong:
             raise ValueError(
                 f"conv_layers: expected layers from 0 to {self.num_hidden_layers - 1} that attn does not list, "

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 from transformers.utils import logging
 
+from fla.models._ranges import check_range
 from fla.models.hybrid import normalise_attn
 
 logger = logging.get_logger(__name__)
@@ -70,6 +71,8 @@ class FLAConfig(PreTrainedConfig):
         ValueError: a value that does not fit.
     """
 
+    only: ClassVar[dict[str, Any]] = {"attnres_block_size": None}
+    """Keys that existing checkpoints have, and the one value that is supported."""
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = {
         "layers.*.mlp.gate_proj": "colwise",
@@ -111,14 +114,32 @@ class FLAConfig(PreTrainedConfig):
         for key in self.attribute_map.keys() & kwargs.keys():
             # By the name of the field: transformers would set it unchecked.
             setattr(self, self.attribute_map[key], kwargs.pop(key))
-        if self.attnres_block_size is not None:
-            raise ValueError(f"attnres_block_size: only None is supported, got {self.attnres_block_size}")
-        self.attn = normalise_attn(self.attn, self.num_hidden_layers)
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.tie_word_embeddings:
             # The head is split, so what shares its matrix is too; transformers adds a name that we do not have.
             plan = type(self).base_model_tp_plan or {}
             self.base_model_tp_plan = {**plan, "embeddings": "embedding_rowwise"}  # type: ignore[misc]
+        self.check()
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        key = self.attribute_map.get(key, key)
+        if key in self.only and value != self.only[key]:
+            raise ValueError(f"{key}: only {self.only[key]} is supported, got {value}")
+        check_range(key, value)
+        if key == "attn":
+            # The layers are known by now: fields are set in the order in which they stand.
+            value = normalise_attn(value, self.num_hidden_layers)
+        elif key == "num_hidden_layers":
+            normalise_attn(self.__dict__.get("attn"), value)
+        super().__setattr__(key, value)
+
+    def check(self) -> None:
+        """Check what hangs on several keys; a model checks it again, as keys may have been set since.
+
+        Raises:
+            ValueError: values that do not fit together.
+        """
+        normalise_attn(self.attn, self.num_hidden_layers)
 
     @classmethod
     def saved_type(cls) -> str:
@@ -146,9 +167,18 @@ class FLAConfig(PreTrainedConfig):
         if unknown := cls._unknown(config_dict):
             logger.warning(f"{cls.__name__}: ignoring unknown keys {', '.join(unknown)} of the checkpoint's config")
             config_dict = {key: value for key, value in config_dict.items() if key not in unknown}
+        # transformers would set them one by one afterwards, when each must fit what the others were.
+        own = cls.__dataclass_fields__.keys() - PreTrainedConfig.__dataclass_fields__.keys()
+        given = {key: kwargs.pop(key) for key in (own | cls.attribute_map.keys()) & kwargs.keys()}
+        config_dict = {**_by_field(cls, config_dict), **_by_field(cls, given)}
         return super().from_dict(cls._by_own_type(config_dict), **kwargs)
 
     @classmethod
     def _unknown(cls, keys: Any) -> list[str]:
         known = cls.__dataclass_fields__.keys() | cls.attribute_map.keys() | _TRANSFORMERS_KEYS | _generation_keys()
         return [key for key in keys if key not in known and not key.startswith("_")]
+
+
+def _by_field(config: type[FLAConfig], values: dict[str, Any]) -> dict[str, Any]:
+    """Values by the names of the fields that they are for."""
+    return {config.attribute_map.get(key, key): value for key, value in values.items()}

@@ -32,10 +32,7 @@ class DeltaNetConfig(FLAConfig):
     qk_norm: str = "l2"
     qk_activation: str = "silu"
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        if not self.use_output_norm:
-            raise ValueError(f"use_output_norm: only True is supported, got {self.use_output_norm}")
-        super().__post_init__(**kwargs)
+    only: ClassVar[dict[str, Any]] = {**FLAConfig.only, "use_output_norm": True}
 
 
 class DeltaNetModel(FLAModel):

@@ -33,10 +33,7 @@ class GLAConfig(FLAConfig):
     use_gk: bool = True
     use_gv: bool = False
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        if not self.use_gk or self.use_gv:
-            raise ValueError(f"use_gk, use_gv: only True and False are supported, got {self.use_gk} and {self.use_gv}")
-        super().__post_init__(**kwargs)
+    only: ClassVar[dict[str, Any]] = {**FLAConfig.only, "use_gk": True, "use_gv": False}
 
 
 class GLAModel(FLAModel):

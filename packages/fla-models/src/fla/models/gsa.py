@@ -34,10 +34,7 @@ class GSAConfig(FLAConfig):
     use_output_gate: bool = False
     use_norm: bool = True
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        if self.clamp_min is not None or self.clamp_max is not None:
-            raise ValueError(f"clamp_min, clamp_max: only None is supported, got {self.clamp_min} and {self.clamp_max}")
-        super().__post_init__(**kwargs)
+    only: ClassVar[dict[str, Any]] = {**FLAConfig.only, "clamp_min": None, "clamp_max": None}
 
 
 class GSAModel(FLAModel):

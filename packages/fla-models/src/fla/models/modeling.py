@@ -115,6 +115,7 @@ class FLAPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: FLAConfig) -> None:
         super().__init__(config)
+        config.check()
         self._is_stateful = self._is_stateful or has_recurrent_mixer(config.attn)
 
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """RWKV-7 (arXiv 2503.14456) as a language model."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -31,8 +31,9 @@ class RWKV7Config(RWKVConfig):
     v_low_rank_dim: int | None = 16
     use_l2warp: bool = True
 
-    def __post_init__(self, **kwargs: Any) -> None:
-        super().__post_init__(**kwargs)
+    def check(self) -> None:
+        """As the base's, and one width for all layers."""
+        super().check()
         widths = self.value_dim
         if isinstance(widths, list) and (len(widths) != self.num_hidden_layers or len(set(widths)) != 1):
             raise ValueError(f"value_dim: expected one width {self.num_hidden_layers} times, got {widths}")

@@ -13,6 +13,7 @@ from fla.modules import GatedMLP
 
 HEAD_DIM = 128
 WINDOW = 2048
+PAPER = "paper"
 
 
 @strict
@@ -23,14 +24,15 @@ class SambaConfig(BackboneConfig):
     so on are its ``dt_rank`` and so on, and ``intermediate_size`` is ``expand * hidden_size`` unless given. The MLPs
     have the size that follows from ``hidden_ratio``.
 
-    Where ``attn`` is not given, every second layer is attention with a window of 2048 and heads of 128, as in the
-    paper; an empty list is for none.
+    Where ``attn`` is not given, or is ``"paper"``, every second layer is attention with a window of 2048 and heads of
+    128, as in the paper. None is for no attention, as in flash-linear-attention.
     """
 
     model_type = "samba"
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = FLAConfig.base_model_tp_plan
     hidden_size: int = 2304
     num_hidden_layers: int = 18
+    attn: dict | list | str | None = PAPER  # type: ignore[type-arg]
     hidden_act: str = "swish"
     state_size: int = 16
     time_step_rank: int | str = "auto"
@@ -43,11 +45,14 @@ class SambaConfig(BackboneConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = int(self.expand * self.hidden_size)
-        windows = list(range(1, self.num_hidden_layers, 2))
-        if self.attn is None and windows:
-            heads = max(1, self.hidden_size // HEAD_DIM)
-            self.attn = {"layers": windows, "num_heads": heads, "window_size": WINDOW}
         super().__post_init__(**kwargs)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if key == "attn" and value == PAPER:
+            # Sizes are known by now: fields are set in the order in which they stand.
+            heads, windows = max(1, self.hidden_size // HEAD_DIM), list(range(1, self.num_hidden_layers, 2))
+            value = {"layers": windows, "num_heads": heads, "window_size": WINDOW} if windows else None
+        super().__setattr__(key, value)
 
 
 class SambaBlock(BackboneBlock):

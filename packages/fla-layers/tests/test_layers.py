@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -425,6 +427,23 @@ def test_the_modes_of_based_are_one() -> None:
         other = BasedLinearAttention(HIDDEN, 4, 2, 2, mode=mode)
         other.load_state_dict(layer.state_dict())
         assert torch.equal(layer(x)[0], other(x)[0])
+
+
+MODAL = [getattr(fla.layers, name) for name in fla.layers.__all__]
+MODAL = [layer for layer in MODAL if isinstance(layer, type) and "mode" in inspect.signature(layer).parameters]
+
+
+@pytest.mark.parametrize("layer", MODAL, ids=lambda layer: layer.__name__)
+def test_fused_chunk_is_said_to_be_a_name_and_is_one(layer: type[Mixer]) -> None:
+    said = " ".join((layer.__doc__ or "").split())
+    assert re.search(r'mode: .*``"fused_chunk"``.*name', said)
+    options = {key: 2 for key in ("num_heads", "num_key_value_heads") if key in inspect.signature(layer).parameters}
+    options |= {key: 16 for key in ("head_dim",) if key in inspect.signature(layer).parameters}
+    outputs = []
+    for mode in ("chunk", "fused_chunk"):
+        torch.manual_seed(0)
+        outputs.append(layer(mode=mode, hidden_size=HIDDEN, **options).train()(torch.randn(1, 70, HIDDEN))[0])
+    assert torch.equal(*outputs)
 
 
 def test_hgrn2_forgets_no_more_than_its_lower_bound_lets_it() -> None:

@@ -91,10 +91,10 @@ def test_a_folder_is_split_by_files_in_the_order_of_names(tmp_path: Path) -> Non
 
 
 def test_of_one_file_the_end_is_held_out(tmp_path: Path) -> None:
-    (tmp_path / "one.txt").write_bytes(bytes(range(100)))
+    (tmp_path / "one.txt").write_bytes(bytes(range(1, 101)))
     corpus = load_corpus(str(tmp_path / "one.txt"), 1000)
-    assert corpus.train.tolist() == [END_OF_TEXT, *range(90)]
-    assert corpus.held_out.tolist() == [END_OF_TEXT, *range(90, 100)]
+    assert corpus.train.tolist() == [END_OF_TEXT, *range(1, 91)]
+    assert corpus.held_out.tolist() == [END_OF_TEXT, *range(91, 101)]
 
 
 def test_the_default_text_is_the_standard_library() -> None:

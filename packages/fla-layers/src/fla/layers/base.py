@@ -15,6 +15,7 @@ from fla.modules import ShortConvolution
 from fla.utils._validation import check_cu_seqlens, count_sequences
 from fla.utils._varlen import boundaries
 
+#: "fused_chunk" is a name of the chunk form, which existing configs have: there is no third form.
 MODES = ("chunk", "fused_recurrent", "fused_chunk")
 
 #: Steps up to which a call outside training takes the recurrent form. Training keeps the chunk form at every

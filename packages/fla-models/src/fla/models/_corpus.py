@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import Dataset
 
 from fla.models._command import UserError, one_line
+from fla.models._text_files import check_folder, check_text, is_text
 from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
 
 #: One text in so many is held out; of fewer texts than that, the last so-many-th part of each.
@@ -50,8 +51,8 @@ def load_corpus(data: str | None, max_bytes: int) -> Corpus:
     """Read texts and hold some out.
 
     Args:
-        data: a file, a folder, or ``name[:config]`` of the ``datasets`` library; None for the source of Python's
-            standard library.
+        data: a file of plain text in UTF-8, a folder of them, or ``name[:config]`` of the ``datasets`` library; None
+            for the source of Python's standard library.
         max_bytes: read no more than this, in a fixed order.
 
     Raises:
@@ -62,7 +63,7 @@ def load_corpus(data: str | None, max_bytes: int) -> Corpus:
     elif Path(data).is_dir():
         source, texts = data, _files(Path(data), max_bytes)
     elif Path(data).exists():
-        source, texts = data, iter([_read(Path(data), max_bytes)])
+        source, texts = data, iter([_read_text(Path(data), max_bytes)])
     else:
         source, texts = f"dataset {data}", _dataset(data)
     kept = [text for text in _limited(texts, max_bytes) if text]
@@ -77,20 +78,30 @@ def load_corpus(data: str | None, max_bytes: int) -> Corpus:
 
 
 def _library(max_bytes: int) -> Iterator[bytes]:
-    return _files(Path(sysconfig.get_paths()["stdlib"]), max_bytes, ".py", _NO_PROSE)
+    for path in _paths(Path(sysconfig.get_paths()["stdlib"]), _NO_PROSE):
+        if path.suffix == ".py" and is_text(path, text := _read(path, max_bytes)):
+            yield text
 
 
-def _files(folder: Path, max_bytes: int, suffix: str = "", skipped: Set[str] = frozenset()) -> Iterator[bytes]:
+def _files(folder: Path, max_bytes: int) -> Iterator[bytes]:
     """Text files in the order of their names, without hidden ones."""
+    for path in _paths(folder):
+        yield _read_text(path, max_bytes)
+
+
+def _paths(folder: Path, skipped: Set[str] = frozenset()) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
+        check_folder(Path(parent))
         folders[:] = sorted(
             name for name in folders if not name.startswith((".", "__pycache__")) and name not in skipped
         )
-        for name in sorted(names):
-            if name.endswith(suffix) and not name.startswith("."):
-                text = _read(Path(parent, name), max_bytes)
-                if b"\0" not in text[:8192]:
-                    yield text
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _read_text(path: Path, max_bytes: int) -> bytes:
+    text = _read(path, max_bytes)
+    check_text(path, text)
+    return text
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -27,7 +27,8 @@ class RopeConfig(FLAConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         """As the base's; ``rope_theta`` and ``rope_scaling`` among the keywords go before those of the dictionary."""
-        given = {key: kwargs.pop(key) for key in ("rope_theta", "rope_scaling") if key in kwargs}
+        fields: tuple[str, ...] = ("rope_theta", "rope_scaling")
+        given = {key: kwargs.pop(key) for key in fields if key in kwargs}
         return super().from_dict(
             {**config_dict, **_unfolded(config_dict.get("rope_parameters")), **given, "rope_parameters": None}, **kwargs
         )

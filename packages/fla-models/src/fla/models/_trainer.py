@@ -25,7 +25,8 @@ def teach_weight_decay() -> None:
     @wraps(rule)
     def get_parameter_names(model: nn.Module, *args: Any, **kwargs: Any) -> list[str]:
         undecayed = undecayed_parameters(model)
-        return [name for name in rule(model, *args, **kwargs) if name not in undecayed]
+        names: list[str] = rule(model, *args, **kwargs)  # type: ignore[no-untyped-call]
+        return [name for name in names if name not in undecayed]
 
     trainer_pt_utils.get_parameter_names = get_parameter_names
     if trainer := sys.modules.get("transformers.trainer"):

@@ -131,7 +131,7 @@ class FLAConfig(PreTrainedConfig):
             value = normalise_attn(value, self.num_hidden_layers)
         elif key == "num_hidden_layers":
             normalise_attn(self.__dict__.get("attn"), value)
-        super().__setattr__(key, value)
+        super().__setattr__(key, value)  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
         """Check what hangs on several keys; a model checks it again, as keys may have been set since.

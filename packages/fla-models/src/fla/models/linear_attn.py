@@ -19,7 +19,7 @@ class LinearAttentionConfig(FLAConfig):
     """
 
     model_type = "linear_attn"
-    attn_mode: str = "fused_chunk"
+    attn_mode: str = "fused_chunk"  # a name of the chunk form, and the default that existing configs have
     expand_k: int | float = 1.0
     expand_v: int | float = 1.0
     num_heads: int = 4

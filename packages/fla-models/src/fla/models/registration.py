@@ -46,7 +46,7 @@ def own_types() -> list[str]:
 def own_type(config: Mapping[str, Any]) -> str:
     """The model type of a config of ours as it stands in ``config.json``."""
     saved = {shared.saved_type(): model_type for model_type, (shared, _) in _SHARED_TYPES.items()}
-    return saved.get(config["model_type"], config["model_type"])
+    return saved.get(config["model_type"], str(config["model_type"]))
 
 
 def config_of_shared_type(model_type: str) -> type[FLAConfig] | None:

@@ -32,7 +32,7 @@ class SambaConfig(BackboneConfig):
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = FLAConfig.base_model_tp_plan
     hidden_size: int = 2304
     num_hidden_layers: int = 18
-    attn: dict | list | str | None = PAPER  # type: ignore[type-arg]
+    attn: dict | list | str | None = PAPER  # type: ignore[type-arg, assignment]  # one value more than the base
     hidden_act: str = "swish"
     state_size: int = 16
     time_step_rank: int | str = "auto"

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ from fla.layers import (
     linear_attn,
 )
 from fla.layers._forget_gate import bounded_forget_gate
+from fla.modules import BitLinear, RMSNorm
 from fla.utils import _backend
 from fla.utils.numerics import assert_close, check_error_budget
 from layer_table import FEED_FORWARDS, HIDDEN, LAYERS, build, decode, inputs, padded
@@ -255,6 +257,34 @@ def test_compiles_whole(name: str) -> None:
     torch.set_default_device(None)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
     assert_close("compiled", layer(x)[0], compiled(x)[0], TIGHT)
+
+
+class _Called(torch.nn.Module):
+    """Stands for what adapters and quantised layers put in place of another: it is called and has no weight."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = [inner]
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        return self.inner[0](*arguments, **options)
+
+
+@every_mixer
+def test_what_stands_in_for_a_linear_layer_or_a_norm_is_called(name: str) -> None:
+    layer, x = build(name), inputs(2, 12)
+    expected, pieces = layer.train()(x)[0], decode(layer.eval(), x, [9, 10]) if name in LAYERS else None
+    for parent in list(layer.modules()):
+        for child_name, child in list(parent.named_children()):
+            if isinstance(child, (torch.nn.Linear, RMSNorm)):
+                setattr(parent, child_name, _Called(child))
+    # What is inside of a ternary layer that stands somewhere else now.
+    for child in layer.modules():
+        if isinstance(child, _Called) and isinstance(child.inner[0], BitLinear):
+            child.inner[0].norm = _Called(child.inner[0].norm)
+    assert_close("training", expected, layer.train()(x)[0], TIGHT)
+    if pieces is not None:
+        assert_close("decoding", pieces, decode(layer.eval(), x, [9, 10]), TIGHT)
 
 
 @every_layer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,19 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+    register_module_full_backward_hook,
+    register_module_full_backward_pre_hook,
+)
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 
 import fla.models
 from fla.models import Cache
 from fla.models.cache import CACHE_NAME
 from fla.models.modeling import FLAForCausalLM
+from fla.modules import BitLinear
 from fla.utils.numerics import assert_close
 from model_table import MODELS, Model, generate, markov_text, tokens
 
@@ -68,6 +76,31 @@ def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[
 def gradients(model: FLAForCausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     parameters = dict(model.named_parameters())
     return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
+
+
+def linear_layers(lm: torch.nn.Module) -> dict[torch.nn.Module, str]:
+    return {module: name for name, module in lm.named_modules() if isinstance(module, torch.nn.Linear)}
+
+
+def calls_of(lm: FLAForCausalLM) -> dict[str, int]:
+    """How often one call of the model calls each linear layer: once, and for queries and for keys if it is of both."""
+    is_tied = getattr(lm.config, "tie_feature_map_qk", False)
+    return {name: 2 if is_tied and "feature_map_q" in name else 1 for name in linear_layers(lm).values()}
+
+
+def with_lora(lm: FLAForCausalLM, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A model with adapters that do something on every linear layer."""
+    peft = pytest.importorskip("peft")
+    # PEFT refuses out_proj wherever the model type is Mamba's, because transformers does not call it.
+    monkeypatch.setattr("peft.tuners.tuners_utils._check_lora_target_modules_mamba", lambda *_: None, raising=False)
+    settings = {"r": 2, "target_modules": list(linear_layers(lm).values()), "init_lora_weights": False}
+    return peft.get_peft_model(lm, peft.LoraConfig(**settings, task_type="CAUSAL_LM"))
+
+
+def fused_loss(model: Model) -> dict[str, bool]:
+    """The option by which the head may be passed by, of models that have it."""
+    has_it = hasattr(getattr(fla.models, f"{model.stem}Config"), "fuse_linear_cross_entropy")
+    return {"fuse_linear_cross_entropy": True} if has_it else {}
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -374,26 +407,88 @@ def test_trainer_learns_and_resumes(model: Model, tmp_path: Path) -> None:
 
 
 @every_kind
-def test_lora_by_peft(model: Model, tmp_path: Path) -> None:
+def test_lora_by_peft_is_saved_and_loaded(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     peft = pytest.importorskip("peft")
     lm, ids = model.build(), tokens(2, 12)
-    before = lm(ids).logits
-    # RWKV-6 takes the one apart instead of calling it; the other PEFT refuses wherever the model type is mamba2.
-    left_out = ("x_proj.2", "out_proj")
-    targets = [n for n, m in lm.named_modules() if isinstance(m, torch.nn.Linear) and not n.endswith(left_out)]
-    settings = peft.LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
-    adapted = peft.get_peft_model(lm, settings)
-    loss = adapted.train()(ids, labels=ids).loss
-    loss.backward()
-    trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
-    assert trained == {name for name, p in adapted.named_parameters() if "lora_" in name}
-    assert all(p.grad.abs().max() > 0 for name, p in adapted.named_parameters() if name in trained)
+    before, adapted = lm(ids).logits, with_lora(lm, monkeypatch)
     with torch.no_grad():
         after = adapted.eval()(ids).logits
         assert not torch.allclose(before, after)
         adapted.save_pretrained(tmp_path)
         assert_close("loaded", after, peft.PeftModel.from_pretrained(model.build(), tmp_path).eval()(ids).logits, 1e-5)
-        assert_close("merged", after, adapted.merge_and_unload()(ids).logits, TIGHT)
+
+
+@every_model
+def test_lora_on_every_linear_layer_is_trained_and_merges(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, ids = model.build(), tokens(2, 12)
+    layers = linear_layers(lm)
+    adapted = with_lora(lm, monkeypatch)
+    adapted.train()(ids, labels=ids).loss.backward()
+    trained = {name for name, p in adapted.named_parameters() if p.grad is not None}
+    assert trained == {name for name, p in adapted.named_parameters() if "lora_" in name}
+    assert len(trained) == 2 * len(layers)
+    assert all(p.grad.abs().max() > 0 for name, p in adapted.named_parameters() if name in trained)
+    with torch.no_grad():
+        after = adapted.eval()(ids).logits
+        merged = adapted.merge_and_unload()(ids).logits
+    # The weights of a ternary layer are rounded to three values, and with them what was merged into them.
+    if not any(isinstance(layer, BitLinear) for layer in layers):
+        assert_close("merged", after, merged, TIGHT)
+
+
+@every_model
+def test_offloaded_to_the_cpu_it_is_itself(model: Model) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    lm, ids = model.build(), tokens(2, 12)
+    caches = [Cache(), Cache()]
+    expected = [lm(x, past_key_values=caches[0]).logits for x in (ids[:, :10], ids[:, 10:])]
+    accelerate.cpu_offload(lm, execution_device="cpu")
+    assert all(parameter.is_meta for parameter in lm.parameters())
+    for truth, x in zip(expected, (ids[:, :10], ids[:, 10:])):
+        assert_close("logits", truth, lm(x, past_key_values=caches[1]).logits, TIGHT)
+
+
+HOOKS = {
+    "forward_pre": register_module_forward_pre_hook,
+    "forward": register_module_forward_hook,
+    "full_backward_pre": register_module_full_backward_pre_hook,
+    "full_backward": register_module_full_backward_hook,
+}
+
+
+@every_model
+@pytest.mark.parametrize("everywhere", [False, True], ids=["on the layer", "on all modules"])
+@pytest.mark.filterwarnings("ignore:For backward hooks to be called", "ignore:Full backward hook is firing")
+def test_hooks_of_every_kind_fire_once_for_every_linear_layer(model: Model, everywhere: bool) -> None:
+    lm, ids = model.build(**fused_loss(model)).train(), tokens(1, 3)
+    layers, fired = linear_layers(lm), Counter[str]()
+
+    def hook(module: torch.nn.Module, *_: Any) -> None:
+        if module in layers:
+            fired[layers[module]] += 1
+
+    for kind, register_everywhere in HOOKS.items():
+        register = [getattr(layer, f"register_{kind}_hook") for layer in layers]
+        handles = [r(hook) for r in ([register_everywhere] if everywhere else register)]
+        fired.clear()
+        try:
+            lm(ids, labels=ids).loss.backward()
+        finally:
+            for handle in handles:
+                handle.remove()
+        assert fired == calls_of(lm), kind
+
+
+@every_model
+def test_a_forward_hook_sees_every_step_of_decoding(model: Model) -> None:
+    lm, ids, cache, fired = model.build(), tokens(2, 12), Cache(), Counter[str]()
+    for layer, name in linear_layers(lm).items():
+        layer.register_forward_hook(lambda *_, name=name: fired.update([name]))
+    lm(ids[:, :10], past_key_values=cache)
+    for step in (10, 11):
+        fired.clear()
+        lm(ids[:, step : step + 1], past_key_values=cache)
+        assert fired == calls_of(lm)
 
 
 @pytest.mark.parametrize("model", [MODELS[name] for name in COMPILED], ids=COMPILED)

@@ -11,8 +11,8 @@ from torch import nn
 from fla.layers.base import Call, Mixer, check_choice
 from fla.layers.mamba2 import BACKENDS
 from fla.modules import ShortConvolution
+from fla.modules._bare import is_bare_linear
 from fla.modules._initial import set_initial_values
-from fla.modules.mlp import is_bare_linear
 from fla.ops.mamba import selective_scan
 
 DT_INITS = ("random", "constant")

@@ -11,8 +11,8 @@ from torch import nn
 from fla.layers._attention import KeyMixer, attend_to_past, extend_cache, rotary_offset
 from fla.layers.base import Call
 from fla.modules import RMSNorm, RotaryEmbedding
+from fla.modules._bare import is_bare_linear
 from fla.modules._checks import needs_gradient
-from fla.modules.mlp import is_bare_linear
 from fla.modules.rotary.scaling import RopeScaling, yarn_mscale
 from fla.ops.attn import parallel_attn
 

@@ -10,6 +10,7 @@ from torch import nn
 from fla.layers._rwkv import height_of, hidden_channels, ramp
 from fla.layers.base import MODES, Call, Mixer, check_choice, check_divisible
 from fla.modules import ACT2FN, GroupNorm
+from fla.modules._bare import is_bare_linear
 from fla.modules._initial import set_initial_values
 from fla.modules.token_shift import token_shift
 from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
@@ -183,10 +184,9 @@ class RWKV6Attention(Mixer):
 
     def _shares(self, x: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The share of the token before in each part, ``[B, T, D]`` each."""
-        down, _, up_proj = self.x_proj
-        low, up = torch.tanh(down(x, delta)).unflatten(-1, (len(PARTS), -1)), up_proj.get_parameter("weight")
-        up = up.unflatten(-1, (len(PARTS), -1))
-        return (torch.einsum("btpr,dpr->btpd", low, up) + self.x_bias).unbind(-2)
+        down, _, up = self.x_proj
+        low = torch.tanh(down(x, delta)).unflatten(-1, (len(PARTS), -1))
+        return (_apply_by_part(up, low) + self.x_bias).unbind(-2)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
         """What the paper starts these parameters from, by name; they depend on how high the layer stands.
@@ -208,6 +208,17 @@ class RWKV6Attention(Mixer):
             "w_proj.linear.lora.2.bias": speed,
             "bonus": bonus.view(self.num_heads, -1),
         }
+
+
+def _apply_by_part(up: nn.Module, low: torch.Tensor) -> torch.Tensor:
+    """Apply to each part of low ``[B, T, P, R]`` its own columns of the linear map ``[D, P R]``: ``[B, T, P, D]``."""
+    parts = low.shape[-2]
+    if is_bare_linear(up):
+        weight = up.get_parameter("weight").unflatten(-1, (parts, -1))
+        return torch.einsum("btpr,dpr->btpd", low, weight)
+    # A call takes all columns: every part gets a row in which the columns of the others meet zeros.
+    own = torch.eye(parts, dtype=torch.bool, device=low.device)[..., None]
+    return up(low.unsqueeze(-2).where(own, 0).flatten(-2))  # type: ignore[no-any-return]
 
 
 class RWKV6FeedForward(Mixer):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from fla.modules._bare import is_bare_linear
 from fla.modules.activations import powglu, swiglu, swiglu_linear
 
 HIDDEN_ACTIVATIONS = ("swish", "silu", "powglu")
@@ -64,11 +65,3 @@ class GatedMLP(nn.Module):
         if self.fuse_swiglu and is_bare_linear(self.down_proj):
             return swiglu_linear(gate, y, self.down_proj.weight, self.down_proj.bias)
         return self.down_proj(swiglu(gate, y))  # type: ignore[no-any-return]
-
-
-def is_bare_linear(module: nn.Module) -> bool:
-    """Whether calling ``module`` is ``F.linear`` and nothing else: no adapter, quantised layer, hook or sharding."""
-    if type(module) is not nn.Linear or "forward" in vars(module):
-        return False
-    sharded = module.weight.shape != (module.out_features, module.in_features)
-    return not (sharded or module._forward_hooks or module._forward_pre_hooks)

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fla.modules.fused_bitlinear.api import activation_quant, rms_norm_linear_quant, weight_quant
+from fla.modules._bare import is_bare
+from fla.modules.fused_bitlinear.api import activation_quant, rms_norm_quant, weight_quant
 from fla.modules.layernorm import RMSNorm
 
 
@@ -16,7 +17,8 @@ class BitLinear(nn.Linear):
     .. math:: y = \mathrm{quant}_8(\mathrm{norm}(x))\, \mathrm{quant}_{1.58}(W)^\top + b
 
     ``weight`` is kept and trained in full: gradients pass through both quantisations as if they were not there. See
-    :class:`PackedBitLinear` for inference.
+    :class:`PackedBitLinear` for inference. An adapter beside the layer (LoRA) adds to its output in full precision;
+    merged into ``weight`` it is rounded to three values with it, and results change.
 
     Args:
         in_features: channels in.
@@ -49,6 +51,13 @@ class FusedBitLinear(BitLinear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., in_features]`` -> ``[..., out_features]``."""
-        y = rms_norm_linear_quant(x, self.norm.weight, self.norm.bias, self.weight, self.bias, eps=self.norm.eps)
-        assert isinstance(y, torch.Tensor)
-        return y
+        return F.linear(norm_and_quantise(self.norm, x), weight_quant(self.weight), self.bias)
+
+
+def norm_and_quantise(norm: RMSNorm, x: torch.Tensor) -> torch.Tensor:
+    """``activation_quant(norm(x))``, in one pass with nothing rounded between where the norm need not be called."""
+    if not is_bare(norm, RMSNorm, x.shape[-1]):
+        return activation_quant(norm(x))
+    y = rms_norm_quant(x, norm.weight, norm.bias, eps=norm.eps)
+    assert isinstance(y, torch.Tensor)
+    return y

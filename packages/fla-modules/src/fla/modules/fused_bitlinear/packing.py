@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fla.modules.fused_bitlinear.api import rms_norm_quant, to_ternary
-from fla.modules.fused_bitlinear.layer import BitLinear
+from fla.modules.fused_bitlinear.api import to_ternary
+from fla.modules.fused_bitlinear.layer import BitLinear, norm_and_quantise
 from fla.modules.layernorm import RMSNorm
 
 #: Weights in a byte.
@@ -126,10 +126,8 @@ class PackedBitLinear(nn.Module):
                 "packed weights of 2 bits cannot be trained: call eval() for inference, or train the layers that they "
                 "were packed from"
             )
-        y = rms_norm_quant(x, self.norm.weight, self.norm.bias, eps=self.norm.eps)
-        assert isinstance(y, torch.Tensor)
         weight = unpack_ternary(self.weight, self.in_features, x.dtype) * self.scale.to(x.dtype)
-        return F.linear(y, weight, self.bias)
+        return F.linear(norm_and_quantise(self.norm, x), weight, self.bias)
 
     def extra_repr(self) -> str:
         """Sizes, as PyTorch's own layer shows them."""

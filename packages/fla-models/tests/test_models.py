@@ -328,6 +328,55 @@ def test_fused_and_plain_forms_agree(model: Model, options: dict[str, bool], use
     assert other.eval()(ids, labels=ids).logits is not None
 
 
+FORMS = {
+    "fused linear": {"fuse_linear_cross_entropy": True},
+    "fused": {},
+    "plain": {"fuse_cross_entropy": False},
+}
+
+
+#: Rows and steps whose labels do not count.
+UNLABELLED = {"all labels": [], "some labels": [(slice(1, 4), slice(2, 7))], "a row without": [(0, slice(None))]}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("without", UNLABELLED.values(), ids=UNLABELLED)
+@pytest.mark.parametrize("divided", [False, True], ids=["mean", "num_items_in_batch"])
+def test_l2warp_is_a_penalty_per_token_however_gradients_accumulate(
+    form: dict[str, bool], pieces: int, without: list[Any], divided: bool
+) -> None:
+    lm, ids = MODELS["gla"].build(use_l2warp=True, **form).double().train(), tokens(4, 12)
+    labels = ids.clone()
+    for place in without:
+        labels[place] = -100
+    items = (labels[:, 1:] != -100).sum()
+    expected = torch.zeros((), dtype=torch.float64)
+    for part, part_labels in zip(ids.chunk(pieces), labels.chunk(pieces)):
+        loss = lm(part, labels=part_labels, num_items_in_batch=items if divided else None).loss
+        (loss if divided else loss / pieces).backward()
+        logits = lm(part).logits
+        targets = torch.nn.functional.pad(part_labels[:, 1:], (0, 1), value=-100)
+        counted = (targets != -100).sum().double()
+        entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        penalty = 0.5e-4 * logits.amax(-1).square().mean()
+        share = counted / items if divided else 1 / pieces
+        expected = expected + share * (entropy / counted.clamp(min=1) + penalty)
+    for name, gradient in gradients(lm, expected).items():
+        assert_close(name, gradient, lm.get_parameter(name).grad, 1e-9, err_atol=0)
+
+
+def test_l2warp_of_pieces_is_that_of_the_whole() -> None:
+    ids, found = tokens(4, 12), []
+    for pieces in (1, 4):
+        lm = MODELS["gla"].build(use_l2warp=True).double().train()
+        for part in ids.chunk(pieces):
+            lm(part, labels=part, num_items_in_batch=4 * 11).loss.backward()
+        found.append([p.grad for p in lm.parameters()])
+    for whole, accumulated in zip(*found):
+        assert_close("gradient", whole, accumulated, 1e-9, err_atol=0)
+
+
 @every_kind
 @pytest.mark.parametrize("fused", [False, True])
 def test_autocast_stays_near_float32(model: Model, fused: bool) -> None:

@@ -57,20 +57,22 @@ def causal_loss(
         labels: ``[B, T]``, not shifted.
         attention_mask: ``[B, L]``, 0 for padding.
         cu_seqlens: boundaries of packed sequences.
-        num_items_in_batch: divide the sum by this instead, as the Trainer wants when it accumulates gradients.
+        num_items_in_batch: divide the sum by this instead, as the Trainer wants when it accumulates gradients. The warp
+            keeps its size beside the cross entropy: it is the mean over the tokens of this call, times the share that
+            its labels are of ``num_items_in_batch``.
     """
     targets = shift_labels(labels.to(hidden_states.device), attention_mask, cu_seqlens).flatten()
+    counted = (targets != IGNORED).sum()
     loss: torch.Tensor
-    reduction = "mean" if num_items_in_batch is None else "sum"
     if logits is None:
-        fused = FusedLinearCrossEntropyLoss(ignore_index=IGNORED, reduction=reduction, use_l2warp=config.use_l2warp)
+        fused = FusedLinearCrossEntropyLoss(ignore_index=IGNORED, use_l2warp=config.use_l2warp)
         loss = fused(hidden_states.flatten(0, 1), targets, lm_head.weight, lm_head.bias)
     elif config.fuse_cross_entropy:
-        loss = FusedCrossEntropyLoss(ignore_index=IGNORED, reduction=reduction)(logits.flatten(0, 1), targets)
+        loss = FusedCrossEntropyLoss(ignore_index=IGNORED)(logits.flatten(0, 1), targets)
     else:
-        loss = F.cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=IGNORED, reduction=reduction)
-    if num_items_in_batch is not None:
-        loss = loss / num_items_in_batch
+        wide = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
+        # Not PyTorch's own mean, which is NaN where no label counts.
+        loss = F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum") / counted.clamp(min=1)
     if logits is not None and config.use_l2warp:
         loss = l2_warp(loss, logits)
-    return loss
+    return loss if num_items_in_batch is None else loss * counted / num_items_in_batch

@@ -48,7 +48,8 @@ def fused_linear_cross_entropy_loss(
         num_chunks: into how many chunks the rows are cut.
         reduction: ``"mean"`` over the rows that count, or ``"sum"``.
         use_l2warp: add ``l2_penalty_factor / N`` times the largest logit of each row to its gradient, as RWKV does to
-            keep logits small; the value of the loss does not change.
+            keep logits small; the value of the loss does not change. It is so with either reduction: a caller that
+            divides the loss by a number of labels starts from the mean, times the labels of this call.
         l2_penalty_factor: see ``use_l2warp``.
         accumulate_grad_in_fp32: sum the gradient of the weight over chunks in float32.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given.

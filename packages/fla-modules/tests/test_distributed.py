@@ -10,15 +10,14 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from fla.modules.fused_cross_entropy import cross_entropy_loss
+from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss
 from fla.utils.testing.ranks import run_ranks
 
 
 def loss_and_gradient(logits: torch.Tensor, target: torch.Tensor, shared: bool) -> tuple[torch.Tensor, torch.Tensor]:
     logits = logits.clone().requires_grad_()
     group = dist.group.WORLD if shared else None
-    loss = cross_entropy_loss(logits, target, label_smoothing=0.1, lse_square_scale=0.1, process_group=group)
-    assert isinstance(loss, torch.Tensor)
+    loss = FusedCrossEntropyLoss(label_smoothing=0.1, lse_square_scale=0.1, process_group=group)(logits, target)
     (gradient,) = torch.autograd.grad(loss, logits)
     return loss.detach(), gradient
 

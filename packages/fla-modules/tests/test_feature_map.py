@@ -27,6 +27,10 @@ PARAMETERS: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]]]
         lambda: maps.LearnableOuterProductFeatureMap(D, 3),
         {"layer1.weight": (3, D), "layer2.weight": (3, D)},
     ),
+    "outer product, full": (
+        lambda: maps.LearnableOuterProductFeatureMap(D, 3, full=True),
+        {"layer1.weight": (3, D), "layer2.weight": (3, D)},
+    ),
     "polysketch": (
         lambda: maps.LearnablePolySketchNonNegativeFeatureMap(D),
         {"gamma": (D,), "beta": (D,), "sketches1.0.weight": (D, D), "sketches2.0.weight": (D, D)},
@@ -112,9 +116,9 @@ def test_rebased_is_the_square_of_an_affine_map(normalize: bool) -> None:
         return phi.gamma * x + phi.beta
 
     torch.testing.assert_close(phi(x, flatten=False), z(x))
-    torch.testing.assert_close(dot(phi(x), phi(y)), dot(z(x), z(y)).square())
+    torch.testing.assert_close(dot(phi(x), phi(y)), dot(z(x), z(y)).square() / D)
     bare = maps.RebasedFeatureMap(D, use_gamma=False, use_beta=False, normalize=False)
-    torch.testing.assert_close(dot(bare(x), bare(y)), dot(x, y).square())
+    torch.testing.assert_close(dot(bare(x), bare(y)), dot(x, y).square() / D)
 
 
 def test_hedgehog_starts_as_a_softmax_of_both_signs() -> None:
@@ -129,6 +133,8 @@ def test_dpfp_multiplies_neighbours_of_both_signs() -> None:
     x = torch.tensor([1.0, -2.0, 3.0])  # z = [1, 0, 3, 0, 2, 0]
     expected = [0, 0, 0, 0, 0, 0, 2, 0, 3, 0, 6, 0]
     torch.testing.assert_close(maps.DPFPFeatureMap(3, nu=2)(x), torch.tensor(expected).float())
+    expected = [-3, 0, 0, -3, 0, 0, 0, 0, 3, 0, 0, 3]  # z = [1, 0, 3, -1, 0, -3]
+    torch.testing.assert_close(maps.DPFPFeatureMap(3, nu=2, signed=True)(x), torch.tensor(expected).float())
     for nu in (0, 6):
         with pytest.raises(ValueError, match=f"nu: expected from 1 to 2 \\* head_dim - 1 = 5, got {nu}"):
             maps.DPFPFeatureMap(3, nu=nu)
@@ -136,23 +142,30 @@ def test_dpfp_multiplies_neighbours_of_both_signs() -> None:
 
 def test_products_of_linear_maps() -> None:
     x, y = pair()
-    t2r, hadamard, outer = drawn("t2r wide"), drawn("hadamard"), drawn("outer product")
+    t2r, hadamard, outer = drawn("t2r wide"), drawn("hadamard"), drawn("outer product, full")
     torch.testing.assert_close(t2r(x), (x @ t2r.layer.weight.T + t2r.layer.bias).clamp(min=0))
     torch.testing.assert_close(hadamard(x), hadamard.layer1(x) * hadamard.layer2(x))
     expected = dot(outer.layer1(x), outer.layer1(y)) * dot(outer.layer2(x), outer.layer2(y))
     torch.testing.assert_close(dot(outer(x), outer(y)), expected)
+    half = drawn("outer product")
+    first, second = half.layer1(x), half.layer2(x)
+    expected = torch.stack([first[..., i] * second[..., j] for i in range(3) for j in range(i, 3)], -1)
+    torch.testing.assert_close(half(x), expected)
 
 
-def test_polysketch_is_the_square_of_its_sketch() -> None:
+@pytest.mark.parametrize("exact", [False, True])
+def test_polysketch_is_made_of_the_square_of_its_sketch(exact: bool) -> None:
     (x, y), phi = pair(), drawn("polysketch of degree 8")
+    phi.exact = exact
 
     def sketch(x: torch.Tensor) -> torch.Tensor:
         x = F.layer_norm(x, (D,), phi.gamma, phi.beta)
         for first, second in zip(phi.sketches1, phi.sketches2):
-            x = first(x) * second(x) / 3**0.5
+            x = first(x) * second(x) / (3 if exact else D) ** 0.5
         return x
 
-    torch.testing.assert_close(dot(phi(x), phi(y)), dot(sketch(x), sketch(y)).square())
+    square, of_squares = dot(sketch(x), sketch(y)).square(), dot(sketch(x).square(), sketch(y).square())
+    torch.testing.assert_close(dot(phi(x), phi(y)), square if exact else (square + of_squares) / 2)
     for degree in (0, 1, 3, 6):
         with pytest.raises(ValueError, match=f"degree: expected a power of two above 1, got {degree}"):
             maps.LearnablePolySketchNonNegativeFeatureMap(D, degree=degree)

@@ -24,6 +24,8 @@ from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 #: Name -> the feature map of heads with so many channels.
 FEATURE_MAPS: dict[str, Callable[[int], nn.Module]] = {
     "dpfp": DPFPFeatureMap,
+    # That of flash-linear-attention before 0.6.0, for what was trained with it.
+    "dpfp_signed": lambda head_dim: DPFPFeatureMap(head_dim, signed=True),
     "elementwise_product": HadamardFeatureMap,
     "elu": lambda head_dim: ELUFeatureMap(),
     "hedgehog": HedgehogFeatureMap,

@@ -16,14 +16,25 @@ from fla.modules._initial import set_initial_values
 from fla.modules.activations import ACT2FN
 
 
+def flatten_diag_outer_product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """``[..., d]`` twice to ``[..., d (d + 1) / 2]``: ``x_i y_j`` for i <= j, row by row."""
+    i, j = torch.triu_indices(x.shape[-1], x.shape[-1], device=x.device)
+    return x.index_select(-1, i) * y.index_select(-1, j)
+
+
+def flatten_diag_outer_product_off1(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``[..., d]`` twice to ``x_i y_j`` for i < j, row by row, ``[..., d (d - 1) / 2]``; and for i = j ``[..., d]``."""
+    i, j = torch.triu_indices(x.shape[-1], x.shape[-1], 1, device=x.device)
+    return x.index_select(-1, i) * y.index_select(-1, j), x * y
+
+
 def symmetric_square(x: torch.Tensor) -> torch.Tensor:
     r"""``[..., d]`` to ``[..., d (d + 1) / 2]``, such that the dot product of two results is :math:`(x \cdot y)^2`.
 
     The squares of the entries, then :math:`\sqrt 2\, x_i x_j` for i < j: the outer product holds these twice.
     """
-    i, j = torch.triu_indices(x.shape[-1], x.shape[-1], 1, device=x.device)
-    pairs = x.index_select(-1, i) * x.index_select(-1, j)
-    return torch.cat([x.square(), math.sqrt(2) * pairs], -1)
+    pairs, squares = flatten_diag_outer_product_off1(x, x)
+    return torch.cat([squares, math.sqrt(2) * pairs], -1)
 
 
 class _IdentityLinear(nn.Linear):
@@ -84,20 +95,23 @@ class DPFPFeatureMap(nn.Module):
     Args:
         head_dim: D.
         nu: how many rolls are taken, of the ``2 D - 1`` that differ from z.
+        signed: take ``-relu(x)`` for ``relu(-x)``, as flash-linear-attention did before 0.6.0; the paper does not.
 
     Raises:
         ValueError: there are not so many rolls.
     """
 
-    def __init__(self, head_dim: int, nu: int = 4) -> None:
+    def __init__(self, head_dim: int, nu: int = 4, signed: bool = False) -> None:
         super().__init__()
         if not 1 <= nu < 2 * head_dim:
             raise ValueError(f"nu: expected from 1 to 2 * head_dim - 1 = {2 * head_dim - 1}, got {nu}")
         self.nu = nu
+        self.signed = signed
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` -> ``[..., 2 D nu]``."""
-        z = F.relu(torch.cat([x, -x], -1))
+        positive = F.relu(x)
+        z = torch.cat([positive, -positive if self.signed else F.relu(-x)], -1)
         return torch.cat([z * z.roll(shift, -1) for shift in range(1, self.nu + 1)], -1)
 
 
@@ -119,39 +133,47 @@ class HadamardFeatureMap(nn.Module):
 
 
 class LearnableOuterProductFeatureMap(nn.Module):
-    r"""The outer product of two linear maps.
+    r"""The outer product of two linear maps, of which the upper triangle is kept.
 
-    .. math:: \phi(x) = W_1 x \otimes W_2 x, \qquad
-        \phi(x) \cdot \phi(y) = (W_1 x \cdot W_1 y)(W_2 x \cdot W_2 y)
+    .. math:: \phi(x) = [(W_1 x)_i (W_2 x)_j]_{i \le j}
 
     Args:
         head_dim: D.
         feature_dim: channels R of each linear map.
+        full: keep all of the product, so that :math:`\phi(x) \cdot \phi(y) = (W_1 x \cdot W_1 y)(W_2 x \cdot W_2 y)`;
+            flash-linear-attention does not.
     """
 
-    def __init__(self, head_dim: int, feature_dim: int) -> None:
+    def __init__(self, head_dim: int, feature_dim: int, full: bool = False) -> None:
         super().__init__()
+        self.full = full
         self.layer1 = nn.Linear(head_dim, feature_dim, bias=False)
         self.layer2 = nn.Linear(head_dim, feature_dim, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``[..., D]`` -> ``[..., R * R]``."""
-        product: torch.Tensor = self.layer1(x).unsqueeze(-1) * self.layer2(x).unsqueeze(-2)
+        """``[..., D]`` -> ``[..., R (R + 1) / 2]``, or ``[..., R * R]`` with ``full``."""
+        first, second = self.layer1(x), self.layer2(x)
+        if not self.full:
+            return flatten_diag_outer_product(first, second)
+        product: torch.Tensor = first.unsqueeze(-1) * second.unsqueeze(-2)
         return product.flatten(-2)
 
 
 class LearnablePolySketchNonNegativeFeatureMap(nn.Module):
-    r"""A learned sketch of a polynomial kernel, squared so that no similarity is negative (arXiv 2310.01655).
+    r"""A learned sketch of a polynomial kernel, such that no similarity is negative (after arXiv 2310.01655).
 
-    .. math:: s_0 = \mathrm{layer\_norm}(x), \qquad s_{i+1} = (M_i s_i \odot N_i s_i) / \sqrt R, \qquad
-        \phi(x) \cdot \phi(y) = (s(x) \cdot s(y))^2
+    .. math:: s_0 = \mathrm{layer\_norm}(x), \qquad s_{i+1} = (M_i s_i \odot N_i s_i) / \sqrt D, \qquad
+        \phi(x) = [s(x)_i\, s(x)_j]_{i \le j}
 
-    Each stage doubles the degree of s in its input. There are ``log2(degree) - 1`` stages and at least one.
+    Each stage doubles the degree of s in its input. There are ``log2(degree) - 1`` stages and at least one. The
+    similarity is the mean of :math:`(s(x) \cdot s(y))^2` and of :math:`\sum_i s(x)_i^2 s(y)_i^2`.
 
     Args:
         head_dim: D.
         sketch_size: channels R of the sketch; D unless given.
         degree: of the polynomial, a power of two; degree 2 has the stage of degree 4.
+        exact: as the paper has it: :math:`\phi(x) \cdot \phi(y) = (s(x) \cdot s(y))^2`, and stages over
+            :math:`\sqrt R`; flash-linear-attention does not.
 
     Raises:
         ValueError: the degree is not a power of two above 1.
@@ -159,12 +181,13 @@ class LearnablePolySketchNonNegativeFeatureMap(nn.Module):
 
     undecayed: ClassVar[tuple[str, ...]] = ("gamma", "beta")
 
-    def __init__(self, head_dim: int, sketch_size: int | None = None, degree: int = 2) -> None:
+    def __init__(self, head_dim: int, sketch_size: int | None = None, degree: int = 2, exact: bool = False) -> None:
         super().__init__()
         if degree < 2 or degree & (degree - 1):
             raise ValueError(f"degree: expected a power of two above 1, got {degree}")
         self.head_dim = head_dim
         self.sketch_size = head_dim if sketch_size is None else sketch_size
+        self.exact = exact
         self.gamma = nn.Parameter(torch.ones(head_dim))
         self.beta = nn.Parameter(torch.zeros(head_dim))
         stages = max(1, degree.bit_length() - 2)
@@ -179,9 +202,10 @@ class LearnablePolySketchNonNegativeFeatureMap(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``[..., D]`` -> ``[..., R (R + 1) / 2]``."""
         x = F.layer_norm(x, (self.head_dim,), self.gamma, self.beta)
+        scale = (self.sketch_size if self.exact else self.head_dim) ** -0.5
         for first, second in zip(self.sketches1, self.sketches2):
-            x = first(x) * second(x) * self.sketch_size**-0.5
-        return symmetric_square(x)
+            x = first(x) * second(x) * scale
+        return symmetric_square(x) if self.exact else flatten_diag_outer_product(x, x)
 
 
 class TaylorFeatureMap(nn.Module):
@@ -208,7 +232,8 @@ class TaylorFeatureMap(nn.Module):
 class RebasedFeatureMap(nn.Module):
     r"""The learned square of ReBased (arXiv 2402.10644).
 
-    .. math:: z = gamma \odot \mathrm{layer\_norm}(x) + beta, \qquad \phi(x) \cdot \phi(y) = (z(x) \cdot z(y))^2
+    .. math:: z = gamma \odot \mathrm{layer\_norm}(x) + beta, \qquad
+        \phi(x) \cdot \phi(y) = (z(x) \cdot z(y))^2 / D
 
     Args:
         head_dim: D.
@@ -242,7 +267,7 @@ class RebasedFeatureMap(nn.Module):
         else:
             x = x if gamma is None else x * gamma
             x = x if beta is None else x + beta
-        return symmetric_square(x) if flatten else x
+        return symmetric_square(x) * self.head_dim**-0.5 if flatten else x
 
 
 class ElementwiseFeatureMap(nn.Module):

@@ -39,9 +39,9 @@ def fast_gelu(x: torch.Tensor) -> torch.Tensor:
     return F.gelu(x, approximate="tanh")
 
 
-def bias_gelu(x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """``fast_gelu(x + bias)`` for x ``[..., D]`` and bias ``[D]``."""
-    return fast_gelu(x + bias)
+def bias_gelu(y: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """``fast_gelu(y + bias)`` for y ``[..., D]`` and bias ``[D]``."""
+    return fast_gelu(y + bias)
 
 
 def swiglu(x: torch.Tensor, y: torch.Tensor, backend: str | None = None) -> torch.Tensor:

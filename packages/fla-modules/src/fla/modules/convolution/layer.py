@@ -49,6 +49,7 @@ class ShortConvolution(nn.Conv1d):
         cache: torch.Tensor | None = None,
         output_final_state: bool = False,
         cu_seqlens: torch.Tensor | None = None,
+        *,
         use_precomputed: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Convolve, from the start or from where the cache ends.

@@ -7,12 +7,28 @@ from typing import Any
 import torch
 from torch import nn
 
-from fla.modules.fused_cross_entropy.api import REDUCTIONS, cross_entropy_loss
+from fla.modules.fused_cross_entropy.api import REDUCTIONS, reduced_cross_entropy
 from fla.modules.fused_cross_entropy.options import loss_options
 
 
 class FusedCrossEntropyLoss(nn.Module):
-    """Cross entropy of logits ``[N, V]`` and classes ``[N]``; :func:`cross_entropy_loss` explains the arguments."""
+    """Mean cross entropy of logits ``[N, V]`` and classes ``[N]``.
+
+    Args:
+        ignore_index: see :func:`fla.modules.fused_cross_entropy.cross_entropy_loss`.
+        reduction: ``"mean"`` over the rows that count, ``"sum"``, or ``"none"`` for ``[N]``. Without any row that
+            counts the loss is 0.
+        label_smoothing: see ``cross_entropy_loss``, as what follows.
+        logit_scale: factor on the logits.
+        lse_square_scale: of the z-loss.
+        logit_softcapping: the cap, or None.
+        inplace_backward: write the gradient into the logits' own memory.
+        process_group: the ranks that share out the classes.
+        return_z_loss: also return the reduced z-loss, which the loss includes; it carries no gradient.
+
+    Raises:
+        ValueError: an option out of range.
+    """
 
     def __init__(
         self,
@@ -42,16 +58,10 @@ class FusedCrossEntropyLoss(nn.Module):
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The loss, or ``(loss, z_loss)``."""
-        return cross_entropy_loss(
-            input,
-            target,
-            self.ignore_index,
-            self.reduction,
-            self.label_smoothing,
-            self.logit_scale,
-            self.lse_square_scale,
-            self.logit_softcapping,
-            self.inplace_backward,
-            self.process_group,
-            self.return_z_loss,
+        options = loss_options(
+            self.ignore_index, self.label_smoothing, self.logit_scale, self.lse_square_scale, self.logit_softcapping
         )
+        loss, z_loss = reduced_cross_entropy(
+            input, target, self.reduction, options, self.inplace_backward, self.process_group
+        )
+        return (loss, z_loss) if self.return_z_loss else loss

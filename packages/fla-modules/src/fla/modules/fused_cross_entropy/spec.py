@@ -4,37 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from fla.modules.fused_cross_entropy.api import cross_entropy_loss
+from fla.modules.fused_cross_entropy.api import reduced_cross_entropy
+from fla.modules.fused_cross_entropy.options import LossOptions, loss_options
 from fla.utils._spec import Case, Cost, Made, Results, Sizes, Spec, seeded
+
+PLAIN = LossOptions()
 
 
 class Shape(NamedTuple):
-    """One call: rows, classes, options, and how many rows are ignored."""
+    """One call: rows, classes, options, reduction, where the gradient goes, and how many rows are ignored."""
 
     N: int
     V: int
-    options: dict[str, Any] = {}
+    options: LossOptions = PLAIN
+    reduction: str = "mean"
+    inplace_backward: bool = False
     ignored: int = 0
 
 
-EVERYTHING = {"label_smoothing": 0.1, "logit_scale": 0.5, "lse_square_scale": 1e-2, "logit_softcapping": 4.0}
+EVERYTHING = loss_options(-100, 0.1, 0.5, 1e-2, 4.0)
 SHAPES = {
     "one class": Shape(3, 1),
     "plain": Shape(7, 33),
-    "sum, some ignored": Shape(6, 100, {"reduction": "sum"}, ignored=2),
+    "sum, some ignored": Shape(6, 100, reduction="sum", ignored=2),
     "mean, all ignored": Shape(3, 10, ignored=3),
     "smoothing, scale, z-loss, cap": Shape(6, 130, EVERYTHING, ignored=1),
-    "whole blocks": Shape(3, 256, {"label_smoothing": 0.1}, ignored=1),
+    "whole blocks": Shape(3, 256, PLAIN._replace(label_smoothing=0.1), ignored=1),
     "whole and partial blocks": Shape(2, 4100, EVERYTHING),
-    "row by row": Shape(5, 50, {"reduction": "none", **EVERYTHING}),
-    "gradient in place": Shape(4, 40, {"inplace_backward": True}),
+    "row by row": Shape(5, 50, EVERYTHING, "none"),
+    "gradient in place": Shape(4, 40, inplace_backward=True),
     "odd vocabulary": Shape(64, 32003, EVERYTHING, ignored=9),
     "train": Shape(2048, 32000),
-    "large vocabulary": Shape(512, 151936, {"lse_square_scale": 1e-4}),
+    "large vocabulary": Shape(512, 151936, PLAIN._replace(lse_square_scale=1e-4)),
 }
 
 
@@ -47,8 +52,9 @@ def _make(name: str, shape: Shape, device: torch.device | str, dtype: torch.dtyp
 
     def call(*tensors: torch.Tensor, backend: str | None = None) -> Results:
         # A leaf's memory must outlive the call: what is written in place is a copy of it.
-        loss, z = cross_entropy_loss(tensors[0] * 1, target, **shape.options, return_z_loss=True, backend=backend)
-        return loss, z
+        return reduced_cross_entropy(
+            tensors[0] * 1, target, shape.reduction, shape.options, shape.inplace_backward, backend=backend
+        )
 
     return call, [logits.to(device, dtype).requires_grad_()]
 
@@ -83,10 +89,8 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     """One call of every kernel for each block that ships, to be compiled without a GPU."""
     for dtype in (torch.bfloat16, torch.float32):
         for classes in (256, 32000, 151936):
-            for options in ({}, EVERYTHING):
-                title = (
-                    f"cross_entropy_loss {str(dtype).removeprefix('torch.')} {classes}{' options' if options else ''}"
-                )
+            for options in (PLAIN, EVERYTHING):
+                title = f"cross_entropy_loss {str(dtype).removeprefix('torch.')} {classes}{' options' if options is EVERYTHING else ''}"
                 yield title, partial(_launch, title, Shape(2, classes, options), dtype)
 
 

@@ -15,6 +15,7 @@ def layer_norm(
     eps: float = 1e-5,
     prenorm: bool = False,
     residual_in_fp32: bool = False,
+    is_rms_norm: bool = False,
     backend: str | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     r"""Layer norm over the last dimension (arXiv 1607.06450), with the residual added first.
@@ -32,6 +33,7 @@ def layer_norm(
         eps: added to the variance.
         prenorm: also return ``s``, the residual of the next block.
         residual_in_fp32: return ``s`` in float32; else in the dtype of the residual, or of x without one.
+        is_rms_norm: RMS norm instead, as :func:`rms_norm`.
         backend: ``"triton"``, ``"torch"`` or ``"reference"``; by device unless given. The kernels hold rows of up to
             8192 channels; wider ones take PyTorch.
 
@@ -42,8 +44,9 @@ def layer_norm(
         TypeError: an argument is not a floating tensor.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
     """
+    kind = "rms" if is_rms_norm else "layer"
     y, total = run_norm(
-        x, weight, bias, residual, "layer", eps, residual_in_fp32=residual_in_fp32, backend=backend, prenorm=prenorm
+        x, weight, bias, residual, kind, eps, residual_in_fp32=residual_in_fp32, backend=backend, prenorm=prenorm
     )
     return (y, total) if prenorm else y
 

@@ -90,7 +90,8 @@ def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:
     for dtype in (torch.bfloat16, torch.float32):
         for classes in (256, 32000, 151936):
             for options in (PLAIN, EVERYTHING):
-                title = f"cross_entropy_loss {str(dtype).removeprefix('torch.')} {classes}{' options' if options is EVERYTHING else ''}"
+                suffix = " options" if options is EVERYTHING else ""
+                title = f"cross_entropy_loss {str(dtype).removeprefix('torch.')} {classes}{suffix}"
                 yield title, partial(_launch, title, Shape(2, classes, options), dtype)
 
 

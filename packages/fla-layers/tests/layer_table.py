@@ -38,6 +38,7 @@ from fla.layers import (
 )
 
 HIDDEN = 32
+TIGHT = 2e-5
 LAYERS: dict[str, Callable[[], Mixer]] = {
     "gla": lambda: GatedLinearAttention(hidden_size=HIDDEN, num_heads=2, layer_idx=0),
     "gla, convolution, grouped heads": lambda: GatedLinearAttention(
@@ -206,6 +207,27 @@ FEED_FORWARDS: dict[str, Callable[[], Mixer]] = {
     "rwkv6, channels": lambda: RWKV6FeedForward(HIDDEN, layer_idx=0),
     "rwkv7, channels": lambda: RWKV7FeedForward(HIDDEN, layer_idx=0),
 }
+#: Recurrent layers with convolutions, which hold all that can be kept of packed sequences.
+CONTINUED = [
+    "linear_attn, hedgehog, normalised",
+    "based",
+    "abc, convolution, input gate",
+    "gated convolution",
+    "delta_net",
+    "gated_deltanet, grouped heads",
+    "gated_deltaproduct, three steps, grouped heads",
+    "kda, lower bound, grouped heads",
+    "comba, grouped heads, no gate",
+    "mamba",
+    "mamba2, groups, norm before gate",
+    "gla, convolution, grouped heads",
+    "gsa, convolution, grouped heads",
+    "hgrn, convolution, recurrent",
+    "hgrn2, convolution, recurrent",
+    "lightnet, convolution, recurrent",
+    "retention, convolution, grouped heads",
+    "simple_gla, grouped heads, recurrent",
+]
 
 
 def build(name: str, dtype: torch.dtype | None = None) -> Mixer:

@@ -14,21 +14,11 @@ from fla.layers.cache import tensors_of
 from fla.layers.utils import read_mask
 from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
-from fla.utils.testing.siblings import sibling
 from fla.utils.testing.states import check_owned
+from layer_table import CONTINUED, FEED_FORWARDS, LAYERS, TIGHT, build, inputs, padded
 
-table = sibling(__file__, "test_layers")
-build, inputs, padded, TIGHT = table.build, table.inputs, table.padded, table.TIGHT
-every_layer = pytest.mark.parametrize("name", table.LAYERS)
-every_mixer = pytest.mark.parametrize("name", [*table.LAYERS, *table.FEED_FORWARDS])
-
-
-@pytest.fixture(autouse=True)
-def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In float32 rounding carries a value over a step of its quantisation now and then."""
-    torch.set_default_dtype(torch.float64 if "bitattn" in request.node.name else torch.float32)
-    yield
-    torch.set_default_dtype(torch.float32)
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
 
 
 def rewritten_by_numpy(mask: torch.Tensor, values: torch.Tensor) -> None:
@@ -127,7 +117,7 @@ def test_states_own_their_memory_and_are_continued_from(name: str, change: str, 
     assert_close("copied", expected[:, 9:], o, TIGHT)
 
 
-@pytest.mark.parametrize("name", table.CONTINUED)
+@pytest.mark.parametrize("name", CONTINUED)
 @torch.no_grad()
 def test_states_of_packed_sequences_own_their_memory(name: str) -> None:
     layer, x = build(name), inputs(1, 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,41 +44,11 @@ from fla.layers._forget_gate import bounded_forget_gate
 from fla.modules import BitLinear, RMSNorm
 from fla.utils import _backend
 from fla.utils.numerics import assert_close, check_error_budget
-from layer_table import FEED_FORWARDS, HIDDEN, LAYERS, build, decode, inputs, padded
+from layer_table import CONTINUED, FEED_FORWARDS, HIDDEN, LAYERS, TIGHT, build, decode, inputs, padded
 
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 every_layer = pytest.mark.parametrize("name", LAYERS)
 every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
-TIGHT = 2e-5
-#: Recurrent layers with convolutions, which hold all that can be kept of packed sequences.
-CONTINUED = [
-    "linear_attn, hedgehog, normalised",
-    "based",
-    "abc, convolution, input gate",
-    "gated convolution",
-    "delta_net",
-    "gated_deltanet, grouped heads",
-    "gated_deltaproduct, three steps, grouped heads",
-    "kda, lower bound, grouped heads",
-    "comba, grouped heads, no gate",
-    "mamba",
-    "mamba2, groups, norm before gate",
-    "gla, convolution, grouped heads",
-    "gsa, convolution, grouped heads",
-    "hgrn, convolution, recurrent",
-    "hgrn2, convolution, recurrent",
-    "lightnet, convolution, recurrent",
-    "retention, convolution, grouped heads",
-    "simple_gla, grouped heads, recurrent",
-]
-
-
-@pytest.fixture(autouse=True)
-def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In float32 rounding carries a value over a step of its quantisation now and then."""
-    torch.set_default_dtype(torch.float64 if "bitattn" in request.node.name else torch.float32)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 
 import fla.models
@@ -275,6 +276,22 @@ MODELS = {
         },
     ),
 }
+every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+#: For what the shared base does by itself: every kind of block, of shared value and of hybrid is among these.
+KINDS = [
+    "gla, options",
+    "gla, hybrid",
+    "hgrn, hybrid",
+    "based, hybrid",
+    "rwkv6, options",
+    "rwkv7, hybrid",
+    "mamba2, hybrid",
+    "samba, options",
+    "transformer, options",
+    "transformer, hybrid",
+]
+every_kind = pytest.mark.parametrize("model", [MODELS[name] for name in KINDS], ids=KINDS)
+TIGHT = 5e-5
 
 
 def tokens(batch: int, steps: int) -> torch.Tensor:
@@ -294,3 +311,8 @@ def markov_text(rows: int, steps: int, symbols: int = 8) -> torch.Tensor:
     for t in range(2, steps):
         text[:, t] = successors[text[:, t - 2], text[:, t - 1], coins[:, t]]
     return text
+
+
+def gradients(model: FLAForCausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    parameters = dict(model.named_parameters())
+    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))

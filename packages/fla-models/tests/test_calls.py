@@ -17,20 +17,7 @@ from fla.models import Cache
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
-from fla.utils.testing.siblings import sibling
-
-table = sibling(__file__, "test_models")
-Model, tokens, gradients, TIGHT = table.Model, table.tokens, table.gradients, table.TIGHT
-every_model = pytest.mark.parametrize("model", table.MODELS.values(), ids=table.MODELS)
-every_kind = table.every_kind
-
-
-@pytest.fixture(autouse=True)
-def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In float32 rounding carries a value over a step of its quantisation now and then."""
-    torch.set_default_dtype(torch.float64 if "bitnet" in request.node.name else torch.float32)
-    yield
-    torch.set_default_dtype(torch.float32)
+from model_table import MODELS, TIGHT, Model, every_kind, every_model, gradients, tokens
 
 
 def left_padded(lengths: list[int], steps: int) -> torch.Tensor:
@@ -84,7 +71,7 @@ def test_a_call_reads_its_mask_twice_at_most(model: Model) -> None:
 @torch.no_grad()
 def test_a_mask_passes_the_hooks_that_move_arguments_between_devices(name: str) -> None:
     accelerate = pytest.importorskip("accelerate")
-    lm, ids, mask = table.MODELS[name].build(), tokens(3, 12), left_padded([12, 5, 9], 12)
+    lm, ids, mask = MODELS[name].build(), tokens(3, 12), left_padded([12, 5, 9], 12)
     expected = lm(ids, mask).logits
     offloaded = accelerate.cpu_offload(lm, torch.device("cpu"))
     assert torch.equal(expected, offloaded(ids, mask).logits)
@@ -97,7 +84,7 @@ def test_a_mask_passes_the_hooks_that_move_arguments_between_devices(name: str) 
 
 def test_a_compiled_model_takes_a_padded_batch() -> None:
     torch._dynamo.reset()
-    lm, ids, mask = table.MODELS["gla"].build(num_hidden_layers=1).train(), tokens(2, 20), left_padded([20, 7], 20)
+    lm, ids, mask = MODELS["gla"].build(num_hidden_layers=1).train(), tokens(2, 20), left_padded([20, 7], 20)
     expected = lm(ids, mask, labels=ids)
     output = torch.compile(lm, backend="eager")(ids, mask, labels=ids)
     assert_close("logits", expected.logits, output.logits, TIGHT)
@@ -173,7 +160,7 @@ def test_a_refused_call_leaves_the_cache_as_it_was(model: Model, steps: int) -> 
 @pytest.mark.parametrize("implementation", ALL_CACHE_IMPLEMENTATIONS)
 @pytest.mark.parametrize("given", ["argument", "config", "model"])
 def test_a_cache_of_another_kind_is_refused_by_name(implementation: str, given: str) -> None:
-    lm, ids = table.MODELS["gla, hybrid"].build(), tokens(2, 5)
+    lm, ids = MODELS["gla, hybrid"].build(), tokens(2, 5)
     options: dict[str, Any] = {"cache_implementation": implementation}
     if given == "config":
         options = {"generation_config": GenerationConfig(max_new_tokens=2, pad_token_id=0, **options)}

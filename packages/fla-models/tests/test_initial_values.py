@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_models import MODELS, Model, tokens
 
 import fla.models
 from fla.models.modeling import FLAForCausalLM
+from model_table import MODELS, Model, tokens
 
 SEEDS = 3
 ALL = {**MODELS, "bitnet, packed": Model("BitNet", {"packed_weights": True, "use_bitlinear_mlp": True})}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from fla.models.cache import CACHE_NAME
 from fla.models.modeling import FLAForCausalLM
 from fla.modules import BitLinear
 from fla.utils.numerics import assert_close
-from model_table import MODELS, Model, generate, markov_text, tokens
+from model_table import MODELS, TIGHT, Model, every_kind, every_model, generate, gradients, markov_text, tokens
 
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 #: Their greedy tokens were decoded from a cache without the sum of what the slots had been written, and so are not
@@ -35,21 +34,6 @@ GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
 DECODED_WRONG = {"abc"}
 #: Their logits were made with more rounding: the reference in float64 is up to 3e-4 away from them, and 1e-6 from ours.
 ROUNDED_MORE = {"gated_deltanet": 1e-3, "kda": 1e-3}
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-#: For what the shared base does by itself: every kind of block, of shared value and of hybrid is among these.
-KINDS = [
-    "gla, options",
-    "gla, hybrid",
-    "hgrn, hybrid",
-    "based, hybrid",
-    "rwkv6, options",
-    "rwkv7, hybrid",
-    "mamba2, hybrid",
-    "samba, options",
-    "transformer, options",
-    "transformer, hybrid",
-]
-every_kind = pytest.mark.parametrize("model", [MODELS[name] for name in KINDS], ids=KINDS)
 #: Compiling is slow, and these hold all that the others do.
 COMPILED = [
     "abc, hybrid",
@@ -62,20 +46,6 @@ COMPILED = [
     "transformer, options",
     "transformer, hybrid",
 ]
-TIGHT = 5e-5
-
-
-@pytest.fixture(autouse=True)
-def quantised_values_are_in_float64(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In float32 rounding carries a value over a step of its quantisation now and then."""
-    torch.set_default_dtype(torch.float64 if "bitnet" in request.node.name else torch.float32)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def gradients(model: FLAForCausalLM, loss: torch.Tensor) -> dict[str, torch.Tensor]:
-    parameters = dict(model.named_parameters())
-    return dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values()))))
 
 
 def linear_layers(lm: torch.nn.Module) -> dict[torch.nn.Module, str]:

@@ -9,10 +9,9 @@ import torch
 
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import check_error_budget
-from model_table import MODELS, Model, generate, markov_text
+from model_table import Model, every_model, generate, markov_text
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: Shorter and longer than a chunk.
 PROMPTS = (5, 150)
 BATCHES = (1, 3, 64)

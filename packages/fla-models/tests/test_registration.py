@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from test_models import MODELS, Model, tokens
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.pipelines.text_generation import TextGenerationPipeline
 
 import fla.models
+from model_table import MODELS, Model, tokens
 
 SHARED = {name: MODELS[name] for name in ("mamba", "mamba, hybrid", "mamba2", "mamba2, hybrid", "bitnet")}
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {

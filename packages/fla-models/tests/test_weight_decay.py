@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_models import MODELS, Model, tokens
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from fla.modules.weight_decay import undecayed_parameters
+from model_table import MODELS, Model, tokens
 
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 #: Matrices that do not decay: the low-rank ones of RWKV.

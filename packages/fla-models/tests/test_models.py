@@ -29,6 +29,7 @@ from fla.utils.numerics import assert_close
 from model_table import MODELS, TIGHT, Model, every_kind, every_model, generate, gradients, markov_text, tokens
 
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
+LARGE_EPSILONS = sorted(Path(__file__).parent.glob("golden/large_epsilons/*.safetensors"))
 #: Their greedy tokens were decoded from a cache without the sum of what the slots had been written, and so are not
 #: those of the full forward, as the reference in float64 has them.
 DECODED_WRONG = {"abc"}
@@ -93,6 +94,55 @@ def test_agrees_with_the_golden_case(path: Path) -> None:
     if "greedy" in tensors and path.stem not in DECODED_WRONG:
         continued = generate(model.eval(), ids[:, :70], max_new_tokens=12, eos_token_id=None)
         assert torch.equal(continued[:, 70:], tensors["greedy"])
+
+
+@pytest.mark.parametrize("path", LARGE_EPSILONS, ids=lambda path: path.stem)
+def test_agrees_with_flash_linear_attention_where_epsilons_are_large(path: Path) -> None:
+    """With ``norm_eps=0.1``, so that a layer which takes another epsilon than there is off by percents."""
+    with safe_open(path, "pt") as case:
+        about = json.loads(case.metadata()["case"])
+        tensors = {key: case.get_tensor(key).to(torch.get_default_device()) for key in case.keys()}  # noqa: SIM118
+    model = getattr(fla.models, f"{about['model']}Model")(
+        getattr(fla.models, f"{about['model']}Config")(**about["config"])
+    )
+    model.load_state_dict({k.removeprefix("param."): v for k, v in tensors.items() if k.startswith("param.")})
+    with torch.no_grad():
+        assert_close("hidden", tensors["out"], model.eval()(tensors["ids"]).last_hidden_state, 1e-5)
+
+
+#: The epsilons in the layers of a model where they are not the ``norm_eps`` of its config.
+OTHER_EPSILONS: dict[str, set[float]] = {
+    "gsa": {1e-5},
+    "gsa, hybrid": {1e-5},
+    "hgrn2": {1e-5},
+    "hgrn2, hybrid": {1e-5},
+    "hgrn2, no bounds": {1e-5},
+    "lightnet": {1e-6},
+    "lightnet, hybrid": {1e-6},
+    "bitnet": {1e-8},
+    "bitnet, hybrid": {1e-3},
+    # The sums of weights are never divided by less.
+    "rebased": {1e-5},
+    "rebased, hybrid": {1e-5},
+    "transformer, options": {1e-3},
+    "transformer, hybrid": {1e-4},
+    "mla": {1e-5},
+    "mla, hybrid": {1e-5},
+    # Times the channels of a head, as there.
+    "rwkv7": {0.25 * 16},
+    "rwkv7, one layer": {0.25 * 8},
+    "rwkv7, hybrid": {0.25 * 16},
+}
+#: Models whose layers have no norm.
+NO_NORM = {"mamba", "mamba, hybrid", "samba", "samba, options", "based", "based, hybrid", "transformer"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_norm_eps_reaches_the_layers_as_in_flash_linear_attention(name: str) -> None:
+    lm = MODELS[name].start(norm_eps=0.25)
+    mixers = [mixer for mixer in lm.modules() if type(mixer) is lm.base_model.mixer_class]
+    found = {m.eps for mixer in mixers for m in mixer.modules() if isinstance(getattr(m, "eps", None), float)}
+    assert found == (set() if name in NO_NORM else OTHER_EPSILONS.get(name, {0.25}))
 
 
 def order_0_entropy(text: torch.Tensor) -> float:

@@ -42,6 +42,7 @@ class GSAModel(FLAModel):
 
     config: GSAConfig
     mixer_class = GatedSlotAttention
+    mixer_values: ClassVar[dict[str, Any]] = {"norm_eps": 1e-5}
 
 
 class GSAForCausalLM(FLAForCausalLM):

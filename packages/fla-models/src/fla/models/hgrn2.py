@@ -1,6 +1,6 @@
 """HGRN2 (arXiv 2404.07904) as a language model."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
@@ -35,6 +35,7 @@ class HGRN2Model(LowerBoundedModel):
     config: HGRN2Config
     mixer_class = HGRN2Attention
     mixer_keys: ClassVar[dict[str, str]] = {"mode": "attn_mode"}
+    mixer_values: ClassVar[dict[str, Any]] = {"norm_eps": 1e-5}
 
     def forget_dim(self) -> int:
         """Key channels of all heads."""

@@ -1,6 +1,6 @@
 """LightNet (arXiv 2405.21022) as a language model."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
@@ -33,6 +33,7 @@ class LightNetModel(FLAModel):
     config: LightNetConfig
     mixer_class = LightNetAttention
     mixer_keys: ClassVar[dict[str, str]] = {"mode": "attn_mode"}
+    mixer_values: ClassVar[dict[str, Any]] = {"norm_eps": 1e-6}
 
 
 class LightNetForCausalLM(FLAForCausalLM):

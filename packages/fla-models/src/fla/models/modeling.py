@@ -153,6 +153,9 @@ class FLAModel(FLAPreTrainedModel):
     """The mixer of every layer that ``config.attn`` does not claim."""
     mixer_keys: ClassVar[Mapping[str, str]] = {}
     """Mixer argument -> config key, where the names differ; the others go by name."""
+    mixer_values: ClassVar[Mapping[str, Any]] = {}
+    """Mixer argument -> its value whatever the config says: what flash-linear-attention does not hand to its layers, so
+    that checkpoints give what they gave there."""
     block_class: ClassVar[type[Block]] = Block
     norm_name: ClassVar[str] = "norm"
     """Where the last norm is found, as checkpoints have it."""
@@ -181,7 +184,7 @@ class FLAModel(FLAPreTrainedModel):
             return mixer_class(**given, **options, layer_idx=layer_idx)
         keys = {name: self.mixer_keys.get(name, name) for name in inspect.signature(self.mixer_class).parameters}
         arguments = {name: getattr(config, key) for name, key in keys.items() if hasattr(config, key)}
-        return self.mixer_class(**arguments, layer_idx=layer_idx)
+        return self.mixer_class(**{**arguments, **self.mixer_values}, layer_idx=layer_idx)
 
     def shared_values(self) -> Shared:
         """Values that mixers take by name (``takes``), made once for all layers."""

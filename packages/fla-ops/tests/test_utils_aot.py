@@ -60,10 +60,12 @@ def overwriting_kernel(x, y, sums, steps: tl.constexpr, M: tl.constexpr):
 
 @triton.jit
 def offset_kernel(x, rows, stride, BLOCK: tl.constexpr, WIDE: tl.constexpr):
-    i = tl.program_id(0) % tl.cdiv(rows, BLOCK)
+    i_p = tl.program_id(0)
+    i = i_p % tl.cdiv(rows, BLOCK)
+    tl.store(x + (i_p - i_p // 8 * 8) * BLOCK, i_p * stride)
     if WIDE:
         i = i.to(tl.int64)
-    tl.store(x + i * BLOCK, tl.program_id(0) * stride)
+    tl.store(x + i * BLOCK, 0, mask=i_p * stride < rows)
     tl.store(x + i * stride, 0)
 
 

@@ -47,6 +47,7 @@ class _Value(NamedTuple):
 
     interval: Interval | None
     """None where nothing is known."""
+    operation: str
     line: str
     operands: tuple[_Value, ...]
     overflows: bool
@@ -89,10 +90,10 @@ def overflowing_offsets(ttir: str) -> list[str]:
         if kernel := _KERNEL.search(line):
             programs = MOST_SUMMING if kernel[1] in SUMMING else LARGEST
             for name in _ARGUMENT.findall(full):
-                values[name] = _Value(Interval(0, programs if name == "%programs" else LARGEST), name, (), False)
+                values[name] = _Value(Interval(0, programs if name == "%programs" else LARGEST), "", name, (), False)
         elif match := _LOOP.search(line):
             counter, first, end = (values.get(name) for name in match.groups())
-            values[match[1]] = _Value(_counter(first, end), line, (), False)
+            values[match[1]] = _Value(_counter(first, end), "", line, (), False)
         elif match := _OPERATION.match(line):
             name, operation, rest = match.groups()
             operands = tuple(values[each] for each in re.findall(r"%[\w#]+", rest) if each in values)
@@ -110,7 +111,9 @@ def _counter(first: _Value | None, end: _Value | None) -> Interval | None:
 
 def _evaluate(name: str, operation: str, rest: str, operands: tuple[_Value, ...], programs: int) -> _Value:
     width = _RESULT.search(rest)
-    interval = _interval(operation, rest, [value.interval for value in operands], programs)
+    interval = _remainder_of(operation, operands) or _interval(
+        operation, rest, [value.interval for value in operands], programs
+    )
     overflows = False
     if width is not None and width[1] == "32":
         if name.rstrip("_0123456789") in WITHIN_STEPS or (interval is None and operation == "arith.trunci"):
@@ -118,8 +121,21 @@ def _evaluate(name: str, operation: str, rest: str, operands: tuple[_Value, ...]
         elif interval is not None:
             overflows = operation == "arith.muli" and interval.most >= 2**31
             interval = Interval(max(interval.least, LOWEST), min(interval.most, LARGEST))
-    # What is loaded by a pointer, or chosen by a comparison, is made of other numbers.
-    return _Value(interval, f"{name} = {operation} {rest}", () if operation == "tt.load" else operands, overflows)
+    # What is loaded is not made of its pointer's offsets, nor what is chosen of those that were compared.
+    operands = () if operation in ("tt.load", "arith.cmpi") else operands
+    return _Value(interval, operation, f"{name} = {operation} {rest}", operands, overflows)
+
+
+def _remainder_of(operation: str, operands: tuple[_Value, ...]) -> Interval | None:
+    """What ``x - x // n * n`` can be, None for any other operation."""
+    if operation != "arith.subi" or len(operands) != 2 or len(operands[1].operands) != 2:
+        return None
+    x, (quotient, n) = operands[0], operands[1].operands
+    if quotient.operation != "arith.divsi" or len(quotient.operands) != 2:
+        return None
+    if quotient.operands[0] is not x or quotient.operands[1] is not n or x.interval is None or n.interval is None:
+        return None
+    return _remainders(x.interval, n.interval)
 
 
 def _interval(operation: str, rest: str, operands: list[Interval | None], programs: int) -> Interval | None:

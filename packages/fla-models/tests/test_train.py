@@ -74,7 +74,6 @@ def test_a_folder_is_split_by_files_in_the_order_of_names(tmp_path: Path) -> Non
     for index in range(20):
         (tmp_path / f"{index:02}").mkdir()
         (tmp_path / f"{index:02}" / "a.txt").write_bytes(b"%02d" % index)
-    (tmp_path / "binary").write_bytes(b"\0\1\2")
     (tmp_path / ".hidden").write_bytes(b"hidden")
     (tmp_path / "empty.txt").write_bytes(b"")
     corpus = load_corpus(str(tmp_path), 1000)

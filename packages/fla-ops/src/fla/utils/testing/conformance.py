@@ -1,18 +1,20 @@
 """Holds any backend of any function against the float64 truth, outputs and gradients alike.
 
 Truth is the spec's truth backend on float64 copies of the inputs, the baseline the same backend on the inputs as
-they are, the result the backend under test; how far the result may be off is :mod:`fla.utils.numerics`' to say.
+they are, the result the backend under test; how far the result may be off is :mod:`fla.utils.numerics`' to say. For
+inputs in float64 the truth's own rounding counts, which the same backend's error in float32 tells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from fla.utils._spec import Case, Results, seeded
-from fla.utils.numerics import check_error_budget
+from fla.utils.numerics import check_error_budget, float64_rounding, get_err_ratio
 
 #: How often a GPU computes the result, each time to be held to the budget: what races goes wrong only now and then.
 GPU_RUNS = 3
@@ -52,17 +54,14 @@ def check_case(
             lists all of it.
     """
     function, inputs = case.make(device, dtype)
-    cotangents = seeded(f"{case.name}: cotangents") if gradients else None
-    state = None if cotangents is None else cotangents.get_state()
-
-    def run(values: Sequence[torch.Tensor], chosen: str) -> dict[str, torch.Tensor]:
-        if cotangents is not None and state is not None:
-            cotangents.set_state(state)
-        return _outputs_and_gradients(function, values, chosen, cotangents)
-
-    exact = run([_as_float64(x) for x in inputs], truth)
-    baseline = run(inputs, truth)
-    results = [run(inputs, backend) for _ in range(1 if torch.device(device).type == "cpu" else GPU_RUNS)]
+    run = partial(_outputs_and_gradients, case.name, gradients)
+    exact = run(function, [_as_float64(x) for x in inputs], truth)
+    baseline, truth_errors = exact, dict.fromkeys(exact, 0.0)
+    if dtype == torch.float64:
+        truth_errors = _truth_errors(case, device, truth, gradients)
+    else:
+        baseline = run(function, inputs, truth)
+    results = [run(function, inputs, backend) for _ in range(1 if torch.device(device).type == "cpu" else GPU_RUNS)]
     measured, failures = [], []
     for what, expected in exact.items():
         try:
@@ -70,13 +69,22 @@ def check_case(
             for result in results:
                 if result[what].dtype != baseline[what].dtype:
                     raise AssertionError(f"{what}: dtype {result[what].dtype}, expected {baseline[what].dtype}")
-                found.append(Measured(what, *check_error_budget(what, expected, baseline[what], result[what], dtype)))
+                compared = (expected, baseline[what], result[what], dtype, truth_errors[what])
+                found.append(Measured(what, *check_error_budget(what, *compared)))
             measured.append(max(found, key=lambda one: one.error))
         except AssertionError as failure:
             failures.append(str(failure))
     if failures:
         raise AssertionError("\n".join([f"{case.name} on {device} in {dtype}, backend {backend}:", *failures]))
     return measured
+
+
+def _truth_errors(case: Case, device: torch.device | str, truth: str, gradients: bool) -> dict[str, float]:
+    """What rounding leaves in the float64 truth of each result."""
+    function, inputs = case.make(device, torch.float32)
+    run = partial(_outputs_and_gradients, case.name, gradients, function)
+    exact, rounded = run([_as_float64(x) for x in inputs], truth), run(inputs, truth)
+    return {what: float64_rounding(get_err_ratio(expected, rounded[what])) for what, expected in exact.items()}
 
 
 def _as_float64(x: torch.Tensor) -> torch.Tensor:
@@ -86,17 +94,18 @@ def _as_float64(x: torch.Tensor) -> torch.Tensor:
 
 
 def _outputs_and_gradients(
-    function: Callable[..., Results],
-    inputs: Sequence[torch.Tensor],
-    backend: str,
-    cotangents: torch.Generator | None,
+    name: str, gradients: bool, function: Callable[..., Results], inputs: Sequence[torch.Tensor], backend: str
 ) -> dict[str, torch.Tensor]:
-    """Every output, and for each input that requires grad the gradient of a random projection of the outputs."""
+    """Every output, and for each input that requires grad the gradient of a random projection of the outputs.
+
+    The projection depends on ``name`` alone.
+    """
     returned = function(*inputs, backend=backend)
     outputs = [returned] if isinstance(returned, torch.Tensor) else list(returned)
     found = {f"output {i}": output.detach() for i, output in enumerate(outputs)}
-    if cotangents is None:
+    if not gradients:
         return found
+    cotangents = seeded(f"{name}: cotangents")
     # One draw for each output, whether or not it is differentiable, so that every backend sees the same numbers.
     draws = [torch.randn(o.shape, generator=cotangents, dtype=torch.float64).to(o.device, o.dtype) for o in outputs]
     roots = [(o, d) for o, d in zip(outputs, draws) if o.requires_grad]

@@ -8,6 +8,7 @@
   CPU and moved, so that it is the same on every device. ``@pytest.mark.own_device`` leaves all that to the test.
 - Each xdist worker has one GPU.
 - ``--share 2/3`` runs the second third of the tests; ``--large`` those that take most of a GPU's memory, alone.
+- ``--margins`` shows how near to their limits the errors came, and fails what passed by a hair.
 - Triton's interpreter, where that runs the kernels, knows bfloat16.
 
 It is no entry point: that would load it into the test run of everybody who has the wheel installed.
@@ -21,6 +22,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ import torch
 from torch.utils._device import _device_constructors
 
 from fla.utils._backend import INTERPRETED
+from fla.utils.testing.margins import Margins
 
 _UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"
 _LARGE = "large: takes most of a GPU's memory, so it runs by itself, where asked for (--large)"
@@ -38,9 +41,12 @@ _RANDOM = ("rand", "randn", "randint", "randperm", "normal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--share`` and ``--large``."""
-    parser.addoption("--large", action="store_true", help="only the tests that take most of a GPU's memory")
-    parser.addoption("--share", default="1/1", metavar="I/N", help="the I-th of N shares of the tests")
+    """Add the options that the top of this file names."""
+    group = parser.getgroup("fla")
+    group.addoption("--large", action="store_true", help="only the tests that take most of a GPU's memory")
+    group.addoption("--share", default="1/1", metavar="I/N", help="the I-th of N shares of the tests")
+    group.addoption("--margins", action="store_true", help="print how near to their limits the errors came")
+    group.addoption("--margins-file", type=Path, metavar="FILE", help="write that as JSON, too")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")
     if worker.isdecimal() and (devices := visible_gpus()):
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(worker) % len(devices)]
+    if config.getoption("margins"):
+        config.pluginmanager.register(Margins(config.getoption("margins_file")))
     if INTERPRETED:
         from fla.utils.testing.interpreter import teach_bfloat16
 

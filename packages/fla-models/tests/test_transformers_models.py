@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 from transformers.utils import import_utils
 
 import fla.ops.gated_delta_rule.api
 import fla.ops.kda.api
 from fla.modules import FusedRMSNormGated, ShortConvolution
-from fla.utils.numerics import assert_close, get_err_ratio
+from fla.utils.numerics import assert_close, check_error_budget, get_err_ratio
 
 SMALL = {
     "vocab_size": 64,
@@ -34,17 +36,19 @@ SMALL = {
 }
 #: The layers of ``SMALL`` that are to call us.
 LINEAR_LAYERS = 2
+# Values wide enough that none come near zero all at once: a norm over them would divide their rounding errors by that.
 HEADS = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
-    "linear_key_head_dim": 12,
-    "linear_value_head_dim": 8,
+    "linear_key_head_dim": 36,
+    "linear_value_head_dim": 24,
 }
 # All experts see all tokens: which of them are chosen must not hang on the last bit.
 EXPERTS = {"num_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 LATENTS = {"q_lora_rank": None, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8}
 GDN, KDA = fla.ops.gated_delta_rule.api, fla.ops.kda.api
-TIGHT = 2e-5
+#: Sequences whose gradients are compared.
+ROWS = 6
 
 
 class Ported(NamedTuple):
@@ -67,22 +71,67 @@ class Ported(NamedTuple):
             patch.setattr(torch.cuda, "current_device", lambda: "cpu")
             model_class = getattr(importlib.import_module(name), f"{self.stem}ForCausalLM")
             torch.manual_seed(0)
-            return model_class(model_class.config_class(**{**SMALL, **self.config})).eval()  # type: ignore[no-any-return]
+            config = model_class.config_class(**{**SMALL, **self.config})
+            # PyTorch multiplies groups of experts at once, but not in float64.
+            config._experts_implementation = "eager"
+            return model_class(config).eval()  # type: ignore[no-any-return]
 
 
 MODELS = [
     Ported("qwen3_next", "Qwen3Next", {**HEADS, **EXPERTS, "head_dim": 16, "shared_expert_intermediate_size": 16}, GDN),
     Ported("qwen3_5", "Qwen3_5", {**HEADS, "head_dim": 16}, GDN),
     Ported("olmo_hybrid", "OlmoHybrid", {**HEADS, "linear_num_key_heads": 4}, GDN),
-    Ported("kimi_linear", "KimiLinear", {**EXPERTS, **LATENTS, "linear_num_heads": 2, "linear_head_dim": 12}, KDA),
+    Ported("kimi_linear", "KimiLinear", {**EXPERTS, **LATENTS, "linear_num_heads": 2, "linear_head_dim": 24}, KDA),
 ]
 #: Some came to transformers later than others.
 INSTALLED = [model for model in MODELS if find_spec(f"transformers.models.{model.folder}")]
 every_model = pytest.mark.parametrize("ported", INSTALLED, ids=lambda model: model.folder)
 
 
-def tokens(steps: int) -> torch.Tensor:
-    return torch.randint(3, 64, (2, steps), generator=torch.Generator().manual_seed(steps))
+def tokens(steps: int, rows: int = 2) -> torch.Tensor:
+    return torch.randint(3, 64, (rows, steps), generator=torch.Generator().manual_seed(steps))
+
+
+def logits_and_gradients(model: PreTrainedModel, rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Each row's logits and gradients, stacked.
+
+    A gradient has few numbers, and their errors in a row a common cause: the error of one row is one draw.
+    """
+    found = []
+    for ids in rows:
+        output = model(ids, labels=ids)
+        # Of experts that see no token there is none.
+        names, leaves = zip(*((name, p) for name, p in model.named_parameters() if p.requires_grad))
+        gradients = torch.autograd.grad(output.loss, leaves, allow_unused=True)
+        named = {name: gradient for name, gradient in zip(names, gradients) if gradient is not None}
+        found.append({"logits": output.logits.detach(), **named})
+    return {name: torch.stack([tensors[name] for tensors in found]) for name in found[0]}
+
+
+class _Widened(TorchFunctionMode):
+    """Where a model asks for float32 by name it gets float64."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        named = {name: _widen(value) for name, value in (kwargs or {}).items()}
+        return func(*map(_widen, args), **named)
+
+
+def _widen(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+@contextmanager
+def everything_in_float64() -> Iterator[None]:
+    """Within it a model of float64 parameters computes in float64 throughout."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Widened():
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, api: ModuleType) -> Counter[str]:
@@ -105,18 +154,16 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, api: ModuleType) -> Counter[str
 def test_training_runs_on_us(ported: Ported, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, ours = (ported.load(monkeypatch, with_us).train() for with_us in (False, True))
     ours.load_state_dict(theirs.state_dict())
-    calls, ids = count_calls(monkeypatch, ported.api), tokens(70)
-    expected = theirs(ids, labels=ids)
+    calls, rows = count_calls(monkeypatch, ported.api), tokens(70, ROWS).split(1)
+    baseline = logits_and_gradients(theirs, rows)
     assert not calls
-    got = ours(ids, labels=ids)
-    assert calls == {"chunk": LINEAR_LAYERS}
-    assert_close("logits", expected.logits, got.logits, TIGHT)
-    expected.loss.backward()
-    got.loss.backward()
-    gradients = dict(theirs.named_parameters())
-    for name, parameter in ours.named_parameters():
-        if gradients[name].grad is not None:
-            assert_close(name, gradients[name].grad, parameter.grad, 1e-4)
+    result = logits_and_gradients(ours, rows)
+    assert calls == {"chunk": LINEAR_LAYERS * ROWS}
+    with everything_in_float64():
+        truth = logits_and_gradients(theirs.double(), rows)
+    for name, expected in truth.items():
+        assert expected.dtype == torch.float64
+        check_error_budget(name, expected, baseline[name], result[name], torch.float32)
 
 
 @every_model
@@ -131,8 +178,12 @@ def test_generation_runs_on_us(ported: Ported, monkeypatch: pytest.MonkeyPatch) 
     calls = count_calls(monkeypatch, ported.api)
     got = ours.generate(tokens(20), attention_mask=mask, **options)
     assert calls == {"chunk": LINEAR_LAYERS, "recurrent": 4 * LINEAR_LAYERS}
-    assert torch.equal(expected.sequences, got.sequences)
-    assert_close("logits", torch.stack(expected.logits), torch.stack(got.logits), TIGHT)
+    with everything_in_float64():
+        exact = theirs.double().generate(tokens(20), attention_mask=mask, **options)
+    assert torch.equal(exact.sequences, expected.sequences)
+    assert torch.equal(exact.sequences, got.sequences)
+    logits = (torch.stack(output.logits) for output in (exact, expected, got))
+    check_error_budget("logits", *logits, torch.float32)
 
 
 @pytest.mark.parametrize("activation", ["silu", "sigmoid"])

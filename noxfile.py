@@ -257,6 +257,13 @@ def interpret(session: nox.Session) -> None:
     pytest(session, *ROOT.glob("packages/*/tests/interpret"), *session.posargs, TRITON_INTERPRET="1")
 
 
+@nox.session
+def margins(session: nox.Session) -> None:
+    """How near to their limits errors come under several kinds of processor arithmetic; needs an hour for all tests."""
+    editable(session)
+    session.run("python", "tools/margins.py", "-n", str(WORKERS), *session.posargs, env=TEST_ENV)
+
+
 def commit_number() -> int:
     """The number that names the commit; 0 where there is none."""
     if shutil.which("git") is None:

@@ -28,12 +28,11 @@ LIBRARIES = {
     "avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2", "MKL_CBWR": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"},
     "avx512": {"MKL_ENABLE_INSTRUCTIONS": "AVX512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
 }
-THREADS = {"default": "1", "avx2": "2", "avx512": "1"}
 
 
 def environment(loops: str, libraries: str) -> dict[str, str]:
     """The variables of one kind of arithmetic."""
-    return {"ATEN_CPU_CAPABILITY": loops, "OMP_NUM_THREADS": THREADS[loops], **LIBRARIES[libraries]}
+    return {"ATEN_CPU_CAPABILITY": loops, "OMP_NUM_THREADS": "1", **LIBRARIES[libraries]}
 
 
 def measure(setting: tuple[str, str], arguments: list[str], folder: Path) -> tuple[dict[str, tuple[str, float]], bool]:

@@ -111,6 +111,7 @@ def _outputs_and_gradients(
     roots = [(o, d) for o, d in zip(outputs, draws) if o.requires_grad]
     leaves = {f"gradient {i}": x for i, x in enumerate(inputs) if x.requires_grad}
     if leaves:
-        gradients = torch.autograd.grad([o for o, _ in roots], list(leaves.values()), [d for _, d in roots])
-        found.update(zip(leaves, gradients))
+        found.update(
+            zip(leaves, torch.autograd.grad([o for o, _ in roots], list(leaves.values()), [d for _, d in roots]))
+        )
     return found

@@ -8,8 +8,7 @@ that its error reached is kept for each test, the worst are printed, and a test 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,13 +35,9 @@ class Margin(NamedTuple):
 
 def worst_by_test(reports: list[pytest.TestReport]) -> list[Margin]:
     """The margin of each test that compared something, nearest first."""
-    margins = [
-        Margin(report.nodeid, *value)
-        for report in reports
-        if report.when == "call"
-        for name, value in report.user_properties
-        if name == PROPERTY
-    ]
+    calls = (report for report in reports if report.when == "call")
+    found = ((report.nodeid, dict(report.user_properties).get(PROPERTY)) for report in calls)
+    margins = [Margin(test, str(worst[0]), float(worst[1])) for test, worst in found if isinstance(worst, Sequence)]
     return sorted(margins, key=lambda margin: -margin.share)
 
 

@@ -147,8 +147,8 @@ def main() -> None:
             for text in result.wrong:
                 print(f"{result.job.name}, {result.job.dtype}: {text}", flush=True)
     print(
-        f"{'spec':28}{'dtype':10}{'cases':>6}{'wrong':>6}{'not run':>8}{'worst error':>13}{'its budget':>12}{'share':>7}"
-        "  case: tensor"
+        f"{'spec':28}{'dtype':10}{'cases':>6}{'wrong':>6}{'not run':>8}"
+        f"{'worst error':>13}{'its budget':>12}{'share':>7}  case: tensor"
     )
     failures = left = near = 0
     for (name, dtype), results in found.items():

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fla.ops.hgrn import chunk_hgrn, fused_recurrent_hgrn, naive_recurrent_hgrn
 from fla.ops.hgrn.scan import hgrn_bwd, hgrn_fwd
 from fla.ops.hgrn.tiles import ScanTile
-from fla.utils.numerics import get_err_ratio
+from fla.utils.numerics import assert_close
 
 
 def inputs(batch: int = 2, time: int = 16, channels: int = 12, decay: float = 1.0) -> dict[str, torch.Tensor]:
@@ -49,10 +49,10 @@ def test_empty_inputs_are_refused() -> None:
 def test_decays_of_any_strength_are_finite_and_right(decay: float, channels: int) -> None:
     leaves = [x.double().requires_grad_() for x in inputs(1, 33, channels, decay).values()]
     o, expected = chunk_hgrn(*leaves)[0], naive_recurrent_hgrn(*leaves)[0]
-    assert get_err_ratio(expected, o) < 1e-12
+    assert_close("agreement", expected, o, 1e-12, 0.0)
     for a, b in zip(torch.autograd.grad(expected.sum(), leaves), torch.autograd.grad(o.sum(), leaves)):
         assert torch.isfinite(b).all()
-        assert get_err_ratio(a, b) < 1e-12 or a.norm() < 1e-300
+        assert_close("gradient", a, b, 1e-12, 1e-300)
 
 
 def test_a_reset_is_a_decay_of_minus_infinity() -> None:
@@ -61,7 +61,7 @@ def test_a_reset_is_a_decay_of_minus_infinity() -> None:
     x, g = (y.requires_grad_() for y in drawn.values())
     o, _ = chunk_hgrn(x, g)
     alone, _ = chunk_hgrn(x[:, 33:], g[:, 33:])
-    assert get_err_ratio(alone, o[:, 33:]) < 1e-6
+    assert_close("agreement", alone, o[:, 33:], 1e-6, 0.0)
     dx, dg = torch.autograd.grad(o[:, 33:].sum(), (x, g))
     assert not dx[:, :33].any()
     assert not dg[:, :34].any()
@@ -72,7 +72,7 @@ def test_a_gate_may_be_more_precise_than_the_input() -> None:
     exact, _ = naive_recurrent_hgrn(x.bfloat16().double(), g.double())
     o, _ = chunk_hgrn(x.bfloat16(), g)
     assert o.dtype == torch.bfloat16
-    assert get_err_ratio(exact, o) < 2**-8
+    assert_close("agreement", exact, o, 2**-8, 0.0)
 
 
 def test_opcheck() -> None:

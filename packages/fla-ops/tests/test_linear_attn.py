@@ -14,7 +14,7 @@ from fla.ops.based.feature_map import half_square, half_square_width, taylor, ta
 from fla.ops.based.reference import naive_half_square, naive_taylor
 from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.rebased import naive_parallel_rebased, parallel_rebased
-from fla.utils.numerics import check_error_budget, get_err_ratio
+from fla.utils.numerics import assert_close, check_error_budget
 
 TIGHT = 1e-12
 Feature = Callable[[torch.Tensor], torch.Tensor]
@@ -35,10 +35,10 @@ def test_linear_attention_is_what_its_matrix_of_weights_says() -> None:
     plain = torch.einsum("bhts,bshv->bthv", weights, v)
     normalised = 0.5 * plain / (0.5 * weights.sum(-1).transpose(1, 2).unsqueeze(-1) + 1e-10)
     for function in (chunk_linear_attn, fused_recurrent_linear_attn):
-        assert get_err_ratio(0.5 * plain, function(q, k, v, normalize=False)[0]) < TIGHT
-        assert get_err_ratio(normalised, function(q, k, v, normalize=True)[0]) < TIGHT
+        assert_close("agreement", 0.5 * plain, function(q, k, v, normalize=False)[0], TIGHT, 0.0)
+        assert_close("agreement", normalised, function(q, k, v, normalize=True)[0], TIGHT, 0.0)
     _, (_, z) = chunk_linear_attn(q, k, v, output_final_state=True)
-    assert get_err_ratio(k.sum(1, keepdim=True), z) < TIGHT
+    assert_close("agreement", k.sum(1, keepdim=True), z, TIGHT, 0.0)
 
 
 @pytest.mark.parametrize("dim", [4, 5])
@@ -47,12 +47,14 @@ def test_linear_attention_is_what_its_matrix_of_weights_says() -> None:
 def test_features_give_the_weights_of_the_definition(dim: int, use_norm: bool, backend: str) -> None:
     q, k, v = qkv(70, dim)
     o = naive_parallel_based(q, k, v, 0.3, use_norm)
-    assert get_err_ratio(o, parallel_based(q, k, v, 0.3, use_norm, backend=backend)) < TIGHT
+    assert_close("agreement", o, parallel_based(q, k, v, 0.3, use_norm, backend=backend), TIGHT, 0.0)
     o = naive_parallel_rebased(q, k, v, None, use_norm)
-    assert get_err_ratio(o, parallel_rebased(q, k, v, use_normalize=use_norm, backend=backend)) < 1e-10
+    assert_close("agreement", o, parallel_rebased(q, k, v, use_normalize=use_norm, backend=backend), 1e-10, 0.0)
     o, z = parallel_rebased(q, k, v, use_scale=False, return_both=True, backend=backend)
-    assert get_err_ratio(naive_parallel_rebased(q, k, v, 1.0, use_norm=False), o) < TIGHT
-    assert get_err_ratio(naive_parallel_rebased(q, k, torch.ones_like(v), 1.0, use_norm=False)[..., 0], z) < TIGHT
+    assert_close("agreement", naive_parallel_rebased(q, k, v, 1.0, use_norm=False), o, TIGHT, 0.0)
+    assert_close(
+        "agreement", naive_parallel_rebased(q, k, torch.ones_like(v), 1.0, use_norm=False)[..., 0], z, TIGHT, 0.0
+    )
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 4, 7, 16])
@@ -63,7 +65,7 @@ def test_features_give_the_weights_of_the_definition(dim: int, use_norm: bool, b
 )
 def test_features_and_their_gradient(features: Feature, naive: Feature, width: Callable[[int], int], dim: int) -> None:
     x = normal(3, dim).requires_grad_()
-    assert get_err_ratio(naive(x), features(x)) < 1e-15
+    assert_close("agreement", naive(x), features(x), 1e-15, 0.0)
     assert features(x).shape[-1] == width(dim)
     assert torch.autograd.gradcheck(features, x)
 
@@ -78,7 +80,7 @@ def test_rebased_keeps_small_weights_in_half_precision() -> None:
     half = [x.bfloat16() for x in (q, k.view(1, 2, 1, 3), v.view(1, 2, 1, 1))]
     o = parallel_rebased(*half)
     assert o.dtype == torch.bfloat16
-    assert get_err_ratio(naive_parallel_rebased(*(x.double() for x in half)), o) < 0.01
+    assert_close("agreement", naive_parallel_rebased(*(x.double() for x in half)), o, 0.01, 0.0)
 
 
 def test_there_is_one_form_of_based() -> None:

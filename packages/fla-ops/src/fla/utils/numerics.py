@@ -33,12 +33,18 @@ MARGIN = 0.8
 observers: list[Callable[[str, float], None]] = []
 
 
-def held(name: str, error: float, limit: float) -> bool:
-    """Whether ``error`` is within ``limit``, after :data:`observers` have been told; NaN is not."""
-    share = error / limit if limit > 0.0 else (math.inf if error else 0.0)
+def share_of_limit(error: float, limit: float) -> float:
+    """``error / limit``: 0 where there is neither, infinity where ``error`` is NaN or nothing is allowed."""
+    if math.isnan(error):
+        return math.inf
+    return error / limit if limit > 0.0 else (math.inf if error else 0.0)
+
+
+def held(name: str, share: float) -> bool:
+    """Whether the share of its limit that an error reached is at most 1; :data:`observers` are told first."""
     for observe in observers:
-        observe(name, math.inf if math.isnan(share) else share)
-    return error <= limit
+        observe(name, share)
+    return share <= 1.0
 
 
 def get_abs_err(ref: torch.Tensor, tri: torch.Tensor) -> float:
@@ -150,7 +156,7 @@ def check_error_budget(
         raise AssertionError(f"{name}: shape {tuple(result.shape)}, expected {tuple(truth.shape)}")
     error = get_err_ratio(truth, result)
     budget = error_budget_for(truth, baseline, dtype, truth_error)
-    if not held(name, error, budget):
+    if not held(name, share_of_limit(error, budget)):
         raise AssertionError(
             f"{name}: relative error {error:.3e} is over the budget {budget:.3e} for {dtype} "
             f"(largest absolute difference {get_abs_err(truth, result):.3e})"
@@ -158,7 +164,9 @@ def check_error_budget(
     return error, budget
 
 
-def assert_close(prefix: str, ref: torch.Tensor, tri: torch.Tensor, ratio: float, err_atol: float = 1e-6) -> None:
+def assert_close(
+    prefix: str, ref: torch.Tensor, tri: torch.Tensor, ratio: float, err_atol: float | None = None
+) -> None:
     """Raise unless ``tri`` is within the relative error ``ratio`` of ``ref``.
 
     Args:
@@ -166,16 +174,20 @@ def assert_close(prefix: str, ref: torch.Tensor, tri: torch.Tensor, ratio: float
         ref: the expected tensor.
         tri: the tensor under test.
         ratio: largest allowed :func:`get_err_ratio`.
-        err_atol: absolute differences up to this pass whatever the ratio.
+        err_atol: absolute differences up to this pass whatever the ratio; by default the rounding band of values
+            near 1, and 1e-6 at most.
 
     Raises:
         AssertionError: the shapes differ, ``tri`` holds NaN where ``ref`` does not, or the error is too large.
     """
     if ref.shape != tri.shape:
         raise AssertionError(f"{prefix}: shape {tuple(tri.shape)}, expected {tuple(ref.shape)}")
-    largest = get_abs_err(ref, tri)
-    error = get_err_ratio(ref, tri)
-    if largest <= err_atol and not error <= ratio:
-        held(prefix, largest, err_atol)
-    elif not held(prefix, error, ratio):
+    if err_atol is None:
+        err_atol = min(1e-6, max(_band_near_one(ref), _band_near_one(tri)))
+    largest, error = get_abs_err(ref, tri), get_err_ratio(ref, tri)
+    if not held(prefix, min(share_of_limit(error, ratio), share_of_limit(largest, err_atol))):
         raise AssertionError(f"{prefix}: relative error {error:.3e} > {ratio:.3e} (largest difference {largest:.3e})")
+
+
+def _band_near_one(x: torch.Tensor) -> float:
+    return rounding_band(x.dtype) if x.is_floating_point() else 0.0

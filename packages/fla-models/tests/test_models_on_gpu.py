@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import check_error_budget
-from model_table import Model, every_model, generate, markov_text
+from model_table import MODELS, Model, every_model, generate, markov_text
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 #: Shorter and longer than a chunk.
@@ -96,3 +97,18 @@ def test_it_learns_in_bfloat16(model: Model) -> None:
         got = losses(dtype, autocast)
         # At least half of what float32 learns in as many steps.
         assert sum(got[-3:]) / 3 < exact[0] - (exact[0] - sum(exact[-3:]) / 3) / 2, f"{got} where float32 has {exact}"
+
+
+def test_packed_sequences_wait_for_the_device_once_however_many_layers_attend() -> None:
+    lm = MODELS["transformer, options"].build(num_hidden_layers=6).bfloat16().train()
+    ids, ends = torch.randint(3, 64, (1, 300)), torch.tensor([0, 100, 101, 300])
+    lm(ids, labels=ids, cu_seqlens=ends).loss.backward()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings(record=True) as waits:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            lm(ids, labels=ids, cu_seqlens=ends).loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len([one for one in waits if "synchroniz" in str(one.message)]) <= 1

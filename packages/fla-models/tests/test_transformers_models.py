@@ -214,5 +214,5 @@ def test_packed_rows_stay_apart_where_the_boundaries_come_as_cu_seq_lens_q(monke
         one_by_one = torch.cat([model(row, use_cache=False).logits for row in ids.split(lengths, 1)], 1)
         packed = model(ids, position_ids=position_ids, use_cache=False, **packing).logits
         mixed = model(ids, position_ids=position_ids, use_cache=False).logits
-    assert_close("logits", one_by_one, packed, TIGHT)
+    assert_close("logits", one_by_one, packed, 2e-5)
     assert get_err_ratio(one_by_one, mixed) > 1e-2

@@ -67,5 +67,15 @@ def attend_to_past(
     if cu_seqlens is None:
         cu_seqlens = torch.arange(0, batch * call.steps + 1, call.steps, dtype=torch.int32, device=q.device)
         q = q.flatten(0, 1)[None]
-    o = parallel_attn(q, padding.unpad(keys), padding.unpad(values), scale, window_size, cu_seqlens, padding.cu_seqlens)
+    o = parallel_attn(
+        q,
+        padding.unpad(keys),
+        padding.unpad(values),
+        scale,
+        window_size,
+        cu_seqlens,
+        padding.cu_seqlens,
+        max_seqlen=call.steps,
+        max_seqlen_k=keys.shape[1],
+    )
     return o if call.padding is not None else o[0].unflatten(0, (batch, call.steps))

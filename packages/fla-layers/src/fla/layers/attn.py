@@ -104,7 +104,7 @@ class Attention(KeyMixer):
             q, k = self.rotary(q, k, rotary_offset(call), call.cu_seqlens, call.past + call.steps)
         keys, values = (k, v) if call.cache is None else extend_cache(k, v, call, self.window_size)
         if call.past == 0:
-            o = parallel_attn(q, k, v, window_size=self.window_size, cu_seqlens=call.cu_seqlens)
+            o = parallel_attn(q, k, v, None, self.window_size, cu_seqlens=call.cu_seqlens, max_seqlen=call.max_seqlen)
         else:
             o = attend_to_past(q, keys, values, call, self.window_size)
         return (self.o_proj(o.flatten(-2)),)

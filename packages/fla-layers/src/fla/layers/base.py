@@ -40,6 +40,8 @@ class Call:
     padding: Padding | None
     cu_seqlens: torch.Tensor | None
     """Boundaries of the packed sequences, be they the caller's or those of the padded batch."""
+    max_seqlen: int | None
+    """Steps that no packed sequence has more of, where that is known without waiting for the device."""
 
     def read(self, name: str) -> Any:
         """A state of this layer, None if there is none."""
@@ -133,6 +135,7 @@ class Mixer(nn.Module):
         use_cache: bool = False,
         output_attentions: bool = False,
         cu_seqlens: torch.Tensor | None = None,
+        max_seqlen: int | None = None,
         **shared: torch.Tensor | None,
     ) -> tuple[Any, ...]:
         """Mix the tokens of each sequence, every one with those before it.
@@ -145,6 +148,7 @@ class Mixer(nn.Module):
             use_cache: also write the states after the last step.
             output_attentions: must be False, there are no attention weights to return.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``, B must be 1; with it the mask is not looked at.
+            max_seqlen: the length of the longest of them. It spares layers of softmax attention waiting for the device.
             **shared: what ``takes`` names.
 
         Returns:
@@ -158,7 +162,7 @@ class Mixer(nn.Module):
             raise ValueError("output_attentions: this layer never makes attention weights, expected False")
         if unknown := shared.keys() - set(self.takes):
             raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(unknown))}")
-        call = self._call(hidden_states, attention_mask, past_key_values, use_cache, cu_seqlens)
+        call = self._call(hidden_states, attention_mask, past_key_values, use_cache, cu_seqlens, max_seqlen)
         x = hidden_states if call.padding is None else call.padding.unpad(hidden_states)
         o, *handed_on = self.mix(x, call, **shared)
         if call.padding is not None:
@@ -193,6 +197,7 @@ class Mixer(nn.Module):
         cache: MixerCache | None,
         use_cache: bool,
         cu_seqlens: torch.Tensor | None,
+        max_seqlen: int | None,
     ) -> Call:
         if hidden_states.ndim != 3 or hidden_states.shape[-1] != self.hidden_size:
             raise ValueError(
@@ -212,9 +217,9 @@ class Mixer(nn.Module):
             if cu_seqlens is not None or (mask is not None and mask.has_padding(mask.length)):
                 self.check_layout(cache, mask, cu_seqlens)
         if padding is not None:
-            cu_seqlens = padding.cu_seqlens
+            cu_seqlens, max_seqlen = padding.cu_seqlens, steps
         counted = steps if self.counts_steps else 0
-        return Call(layer_idx, steps, counted, past, cache, use_cache, mask, padding, cu_seqlens)
+        return Call(layer_idx, steps, counted, past, cache, use_cache, mask, padding, cu_seqlens, max_seqlen)
 
 
 def check_layout(

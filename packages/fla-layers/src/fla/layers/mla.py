@@ -125,7 +125,9 @@ class MultiheadLatentAttention(KeyMixer):
         if call.past == 0:
             keys, values = self._expand(latents, k_rotary)
             q = torch.cat((q, q_rotary), -1)
-            o = parallel_attn(q, keys, values, self.scale, self.window_size, call.cu_seqlens)
+            o = parallel_attn(
+                q, keys, values, self.scale, self.window_size, call.cu_seqlens, max_seqlen=call.max_seqlen
+            )
         elif self._stays_compressed(call.steps):
             o = self._attend_to_latents(q, q_rotary, all_latents, all_rotary, call)
         else:

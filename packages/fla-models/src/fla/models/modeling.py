@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from fla.layers import Mixer
+from fla.layers._attention import KeyMixer
 from fla.layers.base import check_layout
 from fla.layers.cache import StateCache, check_rows
 from fla.layers.utils import ReadMask
@@ -240,6 +241,7 @@ class FLAModel(FLAPreTrainedModel):
             "use_cache": use_cache,
             "output_attentions": bool(output_attentions),
             "cu_seqlens": cu_seqlens,
+            "max_seqlen": self._max_seqlen(cu_seqlens),
         }
         shared, seen = dict(self.shared_values()), []
         for block in self.layers:
@@ -258,6 +260,13 @@ class FLAModel(FLAPreTrainedModel):
 
     def _mixer(self, block: nn.Module) -> Mixer:
         return getattr(block, self.block_class.mixer_name)  # type: ignore[no-any-return]
+
+    def _max_seqlen(self, cu_seqlens: torch.Tensor | None) -> int | None:
+        """The length of the longest packed sequence, read once for all layers that would wait for the device."""
+        if cu_seqlens is None or not cu_seqlens.is_cuda or torch.compiler.is_compiling():
+            return None
+        attends = any(isinstance(self._mixer(block), KeyMixer) for block in self.layers)
+        return int(cu_seqlens.diff().max()) if attends and not torch.cuda.is_current_stream_capturing() else None
 
     def _check_layout(
         self,

@@ -30,6 +30,8 @@ def parallel_attn(
     cu_seqlens: torch.Tensor | None = None,
     cu_seqlens_k: torch.Tensor | None = None,
     backend: str | None = None,
+    max_seqlen: int | None = None,
+    max_seqlen_k: int | None = None,
 ) -> torch.Tensor:
     r"""Causal softmax attention (arXiv 1706.03762), by PyTorch's kernels.
 
@@ -57,6 +59,9 @@ def parallel_attn(
         cu_seqlens: boundaries of packed sequences ``[N + 1]``, int32 or int64, from 0 to T; B must be 1.
         cu_seqlens_k: boundaries of the keys, from 0 to S, where there are more keys than queries.
         backend: ``"torch"`` or ``"reference"``; the first unless given.
+        max_seqlen: the length of the longest packed sequence, or a number not far above it. It is read from
+            ``cu_seqlens`` unless given, and on a GPU that waits for the device.
+        max_seqlen_k: the same of the keys, where they have boundaries of their own.
 
     Returns:
         o ``[B, T, HQ, V]`` in the dtype of v.
@@ -72,7 +77,7 @@ def parallel_attn(
     # The kernels that keep no scores in memory want one width.
     width, value_dim = max(q.shape[-1], v.shape[-1]), v.shape[-1]
     q, k, v = (x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
-    o = _run(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k)
+    o = _run(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k, max_seqlen, max_seqlen_k)
     return o if width == value_dim else o[..., :value_dim]
 
 
@@ -84,13 +89,15 @@ def _run(
     window_size: int | None,
     cu_seqlens: torch.Tensor | None,
     cu_seqlens_k: torch.Tensor | None,
+    max_seqlen: int | None,
+    max_seqlen_k: int | None,
 ) -> torch.Tensor:
     # What needs no mask, or that of a plain causal square, is best served by the dense kernels.
     square = window_size is None and q.shape[1] == k.shape[1]
     if cu_seqlens is None and (square or q.shape[1] == 1):
         return dense_attention(q, k, v, scale, window_size)
     if can_run_varlen(q):
-        return varlen_attention(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k)
+        return varlen_attention(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k, max_seqlen, max_seqlen_k)
     if cu_seqlens is None:
         return dense_attention(q, k, v, scale, window_size)
     return packed_attention(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k)

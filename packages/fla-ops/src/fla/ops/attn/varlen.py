@@ -46,15 +46,17 @@ def varlen_attention(
     window_size: int | None,
     cu_seqlens: torch.Tensor | None,
     cu_seqlens_k: torch.Tensor | None,
+    max_seqlen: int | None = None,
+    max_seqlen_k: int | None = None,
 ) -> torch.Tensor:
     """Attention of q ``[B, T, HQ, K]`` over k and v ``[B, S, H, K]``; a dense batch is packed on the way."""
     from torch.nn.attention.varlen import varlen_attn
 
     batch, steps = q.shape[:2]
-    ends, longest = _boundaries(cu_seqlens, batch, steps, q.device)
+    ends, longest = _boundaries(cu_seqlens, batch, steps, q.device, max_seqlen)
     ends_k, longest_k = ends, longest
     if cu_seqlens_k is not None or k.shape[1] != steps:
-        ends_k, longest_k = _boundaries(cu_seqlens_k, batch, k.shape[1], k.device)
+        ends_k, longest_k = _boundaries(cu_seqlens_k, batch, k.shape[1], k.device, max_seqlen_k)
     options: dict[str, Any] = {"scale": scale, "window_size": (-1 if window_size is None else window_size - 1, 0)}
     if "enable_gqa" in _kernel_options():
         options["enable_gqa"] = q.shape[2] != k.shape[2]
@@ -68,15 +70,17 @@ def varlen_attention(
 
 
 def _boundaries(
-    cu_seqlens: torch.Tensor | None, batch: int, steps: int, device: torch.device
+    cu_seqlens: torch.Tensor | None, batch: int, steps: int, device: torch.device, longest: int | None
 ) -> tuple[torch.Tensor, int]:
-    """Boundaries on the device, and the length of the longest sequence, for which this waits; in graphs a bound on it.
+    """Boundaries on the device, and the length of the longest sequence: read if not given, in graphs a bound on it.
 
-    A bound alone would not do: the kernel starts programs for that many steps of every sequence.
+    All the steps would not do: the kernel starts programs for that many steps of every sequence.
     """
     if cu_seqlens is None:
         return torch.arange(0, batch * steps + 1, steps, dtype=torch.int32, device=device), steps
-    if not (torch.compiler.is_compiling() or (cu_seqlens.is_cuda and torch.cuda.is_current_stream_capturing())):
+    if longest is not None:
+        steps = min(longest, steps)
+    elif not (torch.compiler.is_compiling() or (cu_seqlens.is_cuda and torch.cuda.is_current_stream_capturing())):
         ends = boundaries(cu_seqlens, steps)
         steps = max(end - start for start, end in pairwise(ends))
     return cu_seqlens.to(torch.int32).contiguous(), steps

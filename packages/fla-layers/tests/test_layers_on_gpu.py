@@ -45,7 +45,7 @@ def test_decoding_goes_on_as_the_full_forward_does(name: str, batch: int, steps:
 @pytest.mark.parametrize("autocast", [True, False], ids=["autocast", "pure"])
 def test_it_learns_in_bfloat16(name: str, autocast: bool) -> None:
     layer = build(name, torch.float32 if autocast else torch.bfloat16).train()
-    x, target = inputs(4, 80), inputs(4, 81)[:, 1:].roll(1, 1).cumsum(1) / 10
+    x, target = inputs(4, 80).float(), inputs(4, 81).float()[:, 1:].roll(1, 1).cumsum(1) / 10
     optimizer, losses = torch.optim.AdamW(layer.parameters(), lr=1e-2), []
     for _ in range(20):
         optimizer.zero_grad()

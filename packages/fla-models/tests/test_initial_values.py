@@ -36,7 +36,7 @@ def lm_class(model: Model) -> type[FLAForCausalLM]:
 def from_meta(model: Model, seed: int) -> FLAForCausalLM:
     with torch.device("meta"):
         lm = lm_class(model)(model.config())
-    lm.to_empty(device="cpu")
+    lm.to_empty(device=torch.get_default_device())
     for x in values_of(lm).values():
         x.fill_(math.nan if x.is_floating_point() else 255)
     torch.manual_seed(seed)

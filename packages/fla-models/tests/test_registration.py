@@ -16,15 +16,16 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.pipelines.text_generation import TextGenerationPipeline
 
 import fla.models
-from model_table import MODELS, Model, tokens
+from model_table import MODELS, Model, every_model, tokens
 
+# The Trainer here is told to stay on the CPU.
+pytestmark = pytest.mark.own_device
 SHARED = {name: MODELS[name] for name in ("mamba", "mamba, hybrid", "mamba2", "mamba2, hybrid", "bitnet")}
 THEIRS: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("Mamba", {"state_size": 8}),
     "mamba2": ("Mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1}),
     "bitnet": ("BitNet", {"intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}),
 }
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 shared_types = pytest.mark.parametrize("model", SHARED.values(), ids=SHARED)
 
 

@@ -69,6 +69,7 @@ SCALINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize("name", SCALINGS)
 @pytest.mark.parametrize(("dim", "base"), [(128, 5e5), (64, 1e4), (10, 1e6)])
 def test_scaling_is_that_of_transformers(name: str, dim: int, base: float) -> None:

@@ -20,6 +20,8 @@ from fla.models._command import UserError, exit_code
 from fla.models._corpus import load_corpus
 from fla.models._tokenizer import END_OF_TEXT
 
+# Text is read on the CPU.
+pytestmark = pytest.mark.own_device
 TEXT = "What is read is text: café, 漢字, \U0001f426. " * 40
 ROWS = [{"text": f"row {index}"} for index in range(50)]
 

@@ -341,7 +341,12 @@ def test_several_processes_share_the_work_and_one_talks(text: Path, whole_run: P
     options = ["--data", str(text), "--out", str(out), *SHORT, "--batch", "1"]
     shown = run_ranks(["-m", "fla.models.train", *options])
     assert [text.count("order 0  ") for text in shown] == [text.count("step 30/30") for text in shown] == [1, 0]
-    assert_same_measure(out, whole_run, 0.01)
+    alone = whole_run
+    if torch.cuda.is_available():
+        # Ranks run on the CPU, in float32: a change of weights by a thousandth, as bfloat16 makes, is 0.05 bits here.
+        alone = tmp_path / "alone"
+        run_ranks(["-m", "fla.models.train", "--data", text, "--out", alone, *SHORT], world=1)
+    assert_same_measure(out, alone, 0.01)
 
 
 # Errors

@@ -186,6 +186,7 @@ def test_generation_runs_on_us(ported: Ported, monkeypatch: pytest.MonkeyPatch) 
     check_error_budget("logits", *logits, torch.float32)
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize("activation", ["silu", "sigmoid"])
 def test_older_releases_build_their_norm_and_convolution_of_us(activation: str) -> None:
     x = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))

@@ -11,9 +11,10 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
 from fla.modules.weight_decay import undecayed_parameters
-from model_table import MODELS, Model, tokens
+from model_table import MODELS, Model, every_model, tokens
 
-every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+# The Trainer here is told to stay on the CPU.
+pytestmark = pytest.mark.own_device
 #: Matrices that do not decay: the low-rank ones of RWKV.
 LOW_RANK = (".lora.0.weight", ".lora.2.weight", "x_proj.0.linear.weight", "x_proj.2.weight")
 

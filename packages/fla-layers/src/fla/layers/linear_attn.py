@@ -109,6 +109,8 @@ class LinearAttention(GatedHeads):
         q, k, v, _ = self.heads(x, call)
         q = self.feature_map_q(q)
         k = (self.feature_map_q if self.tie_feature_map_qk else self.feature_map_k)(k)
+        # Under autocast some feature maps are wider than what they take.
+        q, k = q.to(v.dtype), k.to(v.dtype)
         q, k = _norm_sum(q) if self.norm_q else q, _norm_sum(k) if self.norm_k else k
         o, state = (fused_recurrent_linear_attn if self.is_recurrent(call) else chunk_linear_attn)(
             q,

@@ -60,5 +60,6 @@ class ReBasedLinearAttention(FeatureAttention):
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **call: Any) -> Any:
         """Attention by squares."""
-        q, k = (self.feature_map(x, flatten=False) for x in (q, k))
+        # Under autocast a norm's result is wider than what it takes.
+        q, k = (self.feature_map(x, flatten=False).to(v.dtype) for x in (q, k))
         return parallel_rebased(q, k, v, eps=self.eps, output_final_state=True, **call)

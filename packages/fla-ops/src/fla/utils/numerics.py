@@ -77,6 +77,23 @@ def rounding_band(dtype: torch.dtype) -> float:
     return _BAND_IN_EPS[str(dtype)] * float(torch.finfo(dtype).eps)
 
 
+def agreement(dtype: torch.dtype, roundings: int) -> float:
+    """How far two computations of one value in ``dtype`` may be apart, relative to its norm.
+
+    For comparisons of one form with another where neither is the truth: packed with separate, pieces with the whole,
+    loaded with saved. Each rounding is off by at most half a unit in either of the two, so a result behind that many
+    dependent ones differs by at most as many units; they differ in sign, so that the square root of it is usual and
+    the rest is room for sums that cancel.
+
+    Args:
+        dtype: both compute in.
+        roundings: on the longest path, a sum of n terms counting as n.
+    """
+    import torch
+
+    return roundings * float(torch.finfo(dtype).eps)
+
+
 def _underflow(truth: torch.Tensor, dtype: torch.dtype) -> float:
     """What underflow may add to the relative error: a few subnormal spacings an element."""
     import torch

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from fla.utils._spec import Case, Made, Results, Sizes, seeded
 
 #: Tensor argument -> the letters of its dimensions, and a mark of what it is if not normal: ``-`` the log of a sigmoid,
-#: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x), ``^``
+#: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x) + 1 / 16, ``^``
 #: exp(x). For example ``{"g": "B T H K -"}``.
 Operands = Mapping[str, str]
 _MARKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -23,7 +23,8 @@ _MARKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "|": partial(F.normalize, dim=-1),
     "!": lambda x: x + 1,
     "~": lambda x: F.elu(x) + 1,
-    ">": F.relu,
+    # Features that are all 0 would be divided by nothing.
+    ">": lambda x: F.relu(x) + 1 / 16,
     "^": torch.exp,
 }
 

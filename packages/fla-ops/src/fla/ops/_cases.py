@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from fla.utils._spec import Case, Made, Results, Sizes, seeded
 
 #: Tensor argument -> the letters of its dimensions, and a mark of what it is if not normal: ``-`` the log of a sigmoid,
-#: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x) + 1 / 16, ``^``
-#: exp(x). For example ``{"g": "B T H K -"}``.
+#: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x) + 1/16,
+#: ``^`` exp(x). For example ``{"g": "B T H K -"}``.
 Operands = Mapping[str, str]
 _MARKS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "-": F.logsigmoid,

@@ -5,7 +5,7 @@
 
 The floor is the least that the op can move (or compute), from its spec, over the device's rates, which are measured
 first with a large copy and a large matrix product. On a GPU it is the kernels that are timed: the GPU waits until the
-host has submitted them all. With ``--compare`` nothing is written: what takes over 5 % longer than the file says is
+host has submitted them all; they are compiled beforehand, by ``--jobs`` processes. With ``--compare`` nothing is written: what takes over 5 % longer than the file says is
 measured again, named if it still does, and makes the exit code 1.
 """
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -73,6 +75,22 @@ def rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
     return 2 * source.nbytes / copy_ms * 1e3, 2 * side**3 / product_ms * 1e3
 
 
+def call_once(op: SequenceOp, sizes: Sizes, device: str, dtype: torch.dtype, backends: Sequence[str]) -> None:
+    """Forward and backward, so that all kernels are compiled."""
+    leaves = [x.requires_grad_() for x in (inputs := op.make(sizes, torch.Generator(device), dtype)).values()]
+    for backend in backends:
+        o = next(flatten(op.function(**inputs, backend=backend)))
+        torch.autograd.grad(o, leaves, torch.ones_like(o))
+
+
+def compile_beforehand(jobs: int, share: int, shares: int) -> None:
+    """Compile the kernels of this run's ops, each process those of a part of them."""
+    parts = [f"{share + job * shares}/{jobs * shares}" for job in range(jobs)]
+    command = [sys.executable, *sys.argv, "--compile-only", "--share"]
+    for process in [subprocess.Popen([*command, part]) for part in parts]:
+        process.wait()
+
+
 def measure(
     spec: Spec, op: SequenceOp, sizes: Sizes, device: str, dtype: torch.dtype, backend: str
 ) -> Iterator[dict[str, object]]:
@@ -120,7 +138,10 @@ def key_of(row: dict[str, object]) -> Key:
 
 
 def read_times(path: Path) -> dict[Key, float]:
-    """The times of an earlier run."""
+    """The times of an earlier run, none where there was none."""
+    if not path.exists():
+        print(f"{path} is not there: nothing to compare with")
+        return {}
     with path.open(newline="") as file:
         return {key_of(dict(row)): float(row["ms"]) for row in csv.DictReader(file)}
 
@@ -166,22 +187,30 @@ def main() -> int:
     parser.add_argument("--dtype")
     parser.add_argument("--backends")
     parser.add_argument("--share", default="1/1", help="the first half of the ops: 1/2")
+    parser.add_argument("--jobs", type=int, default=min(8, os.cpu_count() or 1), help="processes that compile")
+    parser.add_argument("--compile-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--compare", type=Path, help="the table of an earlier run")
     parser.add_argument("--out", default="benchmarks/results")
     options = parser.parse_args()
     default_sizes, dtype, backends = DEFAULTS[device]
     dtype = getattr(torch, options.dtype) if options.dtype else dtype
     backends = tuple(options.backends.split(",")) if options.backends else backends
-    recorded = read_times(options.compare) if options.compare else {}
-
-    rated = rates(device, dtype)
-    print(f"copy {rated[0] / 1e9:.0f} GB/s, matrix product {rated[1] / 1e12:.2f} TFLOP/s in {dtype}")
     only = options.only and options.only.split(",")
     ops = [(spec, op) for spec in specs(options.part) for op in spec.sequence_ops if only is None or spec.name in only]
     share, shares = map(int, options.share.split("/"))
+    ops = ops[share - 1 :: shares]
+    if options.compile_only:
+        for spec, op in ops:
+            call_once(op, read_sizes(options.sizes, {**default_sizes, **spec.timed_sizes}), device, dtype, backends)
+        return 0
+    if device == "cuda":
+        compile_beforehand(options.jobs, share, shares)
+    recorded = read_times(options.compare) if options.compare else {}
+    rated = rates(device, dtype)
+    print(f"copy {rated[0] / 1e9:.0f} GB/s, matrix product {rated[1] / 1e12:.2f} TFLOP/s in {dtype}")
     rows: list[dict[str, object]] = []
     slower: list[dict[str, object]] = []
-    for spec, op in ops[share - 1 :: shares]:
+    for spec, op in ops:
         sizes = read_sizes(options.sizes, {**default_sizes, **spec.timed_sizes})
         for backend in backends:
             measured = list(time_op(spec, op, sizes, device, dtype, backend, rated))

@@ -77,10 +77,10 @@ def rates(device: str, dtype: torch.dtype) -> tuple[float, float]:
 
 def call_once(op: SequenceOp, sizes: Sizes, device: str, dtype: torch.dtype, backends: Sequence[str]) -> None:
     """Forward and backward, so that all kernels are compiled."""
-    leaves = [x.requires_grad_() for x in (inputs := op.make(sizes, torch.Generator(device), dtype)).values()]
+    inputs = {name: x.requires_grad_() for name, x in op.make(sizes, torch.Generator(device), dtype).items()}
     for backend in backends:
         o = next(flatten(op.function(**inputs, backend=backend)))
-        torch.autograd.grad(o, leaves, torch.ones_like(o))
+        torch.autograd.grad(o, list(inputs.values()), torch.ones_like(o))
 
 
 def compile_beforehand(jobs: int, share: int, shares: int) -> None:

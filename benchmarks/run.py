@@ -5,8 +5,9 @@
 
 The floor is the least that the op can move (or compute), from its spec, over the device's rates, which are measured
 first with a large copy and a large matrix product. On a GPU it is the kernels that are timed: the GPU waits until the
-host has submitted them all; they are compiled beforehand, by ``--jobs`` processes. With ``--compare`` nothing is written: what takes over 5 % longer than the file says is
-measured again, named if it still does, and makes the exit code 1.
+host has submitted them all; they are compiled beforehand, by ``--jobs`` processes. With ``--compare`` nothing is
+written: what takes over 5 % longer than the file says is measured again, named if it still does, and makes the exit
+code 1.
 """
 
 from __future__ import annotations

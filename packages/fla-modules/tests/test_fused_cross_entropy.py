@@ -18,8 +18,9 @@ from fla.modules.fused_cross_entropy.function import (
 from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, fused_linear_cross_entropy_loss
 from fla.modules.fused_linear_cross_entropy.function import linear_cross_entropy_fwd
 from fla.modules.l2warp import l2_warp
+from fla.utils.numerics import agreement
 
-TIGHT = {"atol": 1e-12, "rtol": 1e-12}
+TIGHT = {"atol": agreement(torch.float64, 4096), "rtol": agreement(torch.float64, 4096)}
 SIDES = {"x": (13, 5), "weight": (11, 5)}
 
 

@@ -14,9 +14,9 @@ from fla.ops.based.feature_map import half_square, half_square_width, taylor, ta
 from fla.ops.based.reference import naive_half_square, naive_taylor
 from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.rebased import naive_parallel_rebased, parallel_rebased
-from fla.utils.numerics import assert_close, check_error_budget
+from fla.utils.numerics import agreement, assert_close, check_error_budget
 
-TIGHT = 1e-12
+TIGHT = agreement(torch.float64, 4096)
 Feature = Callable[[torch.Tensor], torch.Tensor]
 
 

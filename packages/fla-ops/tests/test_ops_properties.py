@@ -12,12 +12,12 @@ from hypothesis import given, settings, strategies as st
 
 from fla.ops._cases import flatten
 from fla.utils._spec import SequenceOp, specs
-from fla.utils.numerics import get_err_ratio, held, share_of_limit
+from fla.utils.numerics import agreement, get_err_ratio, held, share_of_limit
 from fla.utils.testing.rewrites import REWRITES
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-TIGHT = 1e-12
+TIGHT = agreement(torch.float64, 4096)
 #: A tensor with the sequences in its first dimension, or a tuple of such.
 State = Any
 

@@ -56,7 +56,8 @@ class Margins:
         def observe(what: str, share: float) -> None:
             shares.append((what, share))
 
-        numerics.observers.append(observe)
+        observers = numerics.observers
+        observers.append(observe)
         plain, torch.testing.assert_close = torch.testing.assert_close, observed(torch.testing.assert_close)
         passed = False
         try:
@@ -64,7 +65,7 @@ class Margins:
             passed = True
         finally:
             torch.testing.assert_close = plain
-            numerics.observers.remove(observe)
+            observers.remove(observe)
             counted = [one for one in shares if one[1] <= 1.0 or not passed]
             if counted:
                 worst = max(counted, key=lambda one: one[1])

@@ -49,7 +49,7 @@ CHUNK_SHAPES = {
 RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 2, 16, 16, without=("gk", "gv")),
     "no decay": Shape(1, 9, 2, 8, 8, without=("g", "gk", "gv")),
-    "two decays, V first, grouped": Shape(1, 17, 1, 8, 16, HV=2, decay=1.0, without=("gv",), options=V_FIRST),
+    "two decays, V first, grouped": Shape(1, 17, 2, 8, 16, HV=8, decay=1.0, without=("gv",), options=V_FIRST),
     "all decays, packed": Shape(1, 40, 2, 8, 8, lengths=(1, 15, 24), decay=1.0),
     "strong decay": Shape(1, 12, 1, 8, 8, decay=30.0, without=("gk", "gv")),
     "head dim 128": Shape(2, 40, 2, 128, 128, without=("gk", "gv")),
@@ -79,13 +79,13 @@ SPEC = Spec(
         *sequence_cases(
             chunk_gated_delta_rule,
             GATED,
-            {"everything in the op": Shape(1, 70, 2, 16, 16, HV=4, options=WHOLE_GATE)},
+            {"everything in the op": Shape(1, 70, 2, 16, 16, HV=6, options=WHOLE_GATE)},
         ),
         *sequence_cases(fused_recurrent_gated_delta_rule, RECURRENT, RECURRENT_SHAPES),
         *sequence_cases(
             fused_recurrent_gated_delta_rule,
             GATED,
-            {"everything in the op": Shape(2, 9, 2, 16, 16, options=WHOLE_GATE)},
+            {"everything in the op": Shape(2, 9, 2, 16, 16, HV=8, options=WHOLE_GATE)},
         ),
         *sequence_cases(
             fused_recurrent_gated_delta_rule,

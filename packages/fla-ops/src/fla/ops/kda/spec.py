@@ -38,9 +38,10 @@ CHUNK_SHAPES = {
     "values wider than keys": Shape(1, 130, 2, 48, 160, decay=1.0),
     "many chunks": Shape(2, 700, 4, 64, 128),
 }
+# Enough heads that the gradient of A_log, one sum with cancellation for each, is not small by chance.
 GATE_SHAPES = {
-    "everything in the op": Shape(1, 70, 2, 16, 16, HV=4, options=WHOLE_GATE),
-    "gate with a lower bound": Shape(1, 40, 2, 16, 16, options=SAFE_GATE),
+    "everything in the op": Shape(1, 70, 2, 16, 16, HV=6, options=WHOLE_GATE),
+    "gate with a lower bound": Shape(1, 40, 2, 16, 16, HV=8, options=SAFE_GATE),
     "lower bound, rate 1, no bias": Shape(1, 20, 2, 8, 8, without=("A_log", "dt_bias"), options=BOUNDED_GATE),
 }
 RECURRENT_SHAPES = {
@@ -51,10 +52,9 @@ RECURRENT_SHAPES = {
     "head dim 128": Shape(2, 40, 2, 128, 128),
     "head dim 256": Shape(1, 20, 1, 256, 200, options=V_FIRST),
 }
-# Enough heads that the gradient of A_log, one sum with cancellation for each, is not small by chance.
 RECURRENT_GATE_SHAPES = {
     "everything in the op": Shape(2, 9, 2, 16, 16, HV=8, options=WHOLE_GATE),
-    "gate with a lower bound": Shape(2, 9, 2, 16, 16, HV=4, options=BOUNDED_GATE),
+    "gate with a lower bound": Shape(2, 9, 2, 16, 16, HV=8, options=BOUNDED_GATE),
 }
 
 

@@ -38,8 +38,8 @@ CHUNK_SHAPES = {
     "many chunks": Shape(2, 700, 4, 64, 128),
 }
 CONSTANT_SHAPES = {
-    "decay per head": Shape(1, 70, 2, 16, 16, without=("g",)),
-    "decay per head and step, packed": Shape(1, 70, 2, 16, 16, lengths=(66, 4), decay=1.0),
+    "decay per head": Shape(1, 70, 6, 16, 16, without=("g",)),
+    "decay per head and step, packed": Shape(1, 70, 6, 16, 16, lengths=(66, 4), decay=1.0),
 }
 RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 2, 16, 16),

@@ -31,8 +31,8 @@ BARE_SHAPES = {
     "limits": Shape(1, 40, 1, 16, 16, HV=2, options={**STEPS, "dt_limit": (0.3, 0.7)}),
 }
 WHOLE_SHAPES = {
-    "every option": Shape(1, 70, 1, 16, 16, HV=2),
-    "every option, limits, packed": Shape(1, 72, 1, 16, 16, HV=2, lengths=(5, 67), options={"dt_limit": (0.3, 0.9)}),
+    "every option": Shape(1, 70, 1, 16, 16, HV=6),
+    "every option, limits, packed": Shape(1, 70, 1, 16, 16, HV=6, lengths=(5, 65), options={"dt_limit": (0.3, 0.9)}),
     "no gate": Shape(1, 30, 2, 16, 8, without=("z",)),
     "no skip": Shape(1, 30, 2, 16, 8, without=("D",)),
     "Mamba-2's sizes": Shape(2, 300, 1, 128, 64, HV=4),
@@ -43,8 +43,8 @@ WHOLE_SHAPES = {
 CHANNEL_SHAPES = {"skip by channel": Shape(1, 40, 1, 16, 12, HV=2)}
 RECURRENT_SHAPES = {
     "one step": Shape(3, 1, 1, 16, 16, HV=2),
-    "odd sizes, limits": Shape(2, 20, 1, 17, 9, HV=2, options={"dt_limit": (0.3, 0.9)}),
-    "packed": Shape(1, 30, 1, 16, 8, HV=2, lengths=(10, 0, 20)),
+    "odd sizes, limits": Shape(2, 20, 1, 17, 9, HV=6, options={"dt_limit": (0.3, 0.9)}),
+    "packed": Shape(1, 30, 1, 16, 8, HV=6, lengths=(10, 0, 20)),
 }
 
 Results = tuple[torch.Tensor, torch.Tensor | None]

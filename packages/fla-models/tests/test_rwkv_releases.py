@@ -170,7 +170,8 @@ def test_a_release_goes_there_and_back(kind: Kind) -> None:
     }
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, ours.state_dict()[name]), name
-    assert torch.equal(model(ids).logits, ours(ids).logits)
+    # Weights lie elsewhere in memory, and some instructions add in an order that follows the alignment.
+    assert_close("logits", model(ids).logits, ours(ids).logits, TIGHT)
     assert ours.config.eos_token_id == 0
     ours.model.norm.weight.data.zero_()
     assert release["ln_out.weight"].all()

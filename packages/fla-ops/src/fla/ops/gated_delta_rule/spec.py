@@ -85,7 +85,7 @@ SPEC = Spec(
         *sequence_cases(
             fused_recurrent_gated_delta_rule,
             GATED,
-            {"everything in the op": Shape(2, 9, 2, 16, 16, HV=8, options=WHOLE_GATE)},
+            {"everything in the op": Shape(2, 17, 2, 16, 16, HV=8, options=WHOLE_GATE)},
         ),
         *sequence_cases(
             fused_recurrent_gated_delta_rule,

@@ -44,11 +44,14 @@ class _Chunks(NamedTuple):
 
     def solve(self, right: torch.Tensor) -> torch.Tensor:
         """(I + P)^-1 of ``[M, HV, C, D]``."""
-        return torch.linalg.solve_triangular(self.pairs, right, upper=False, unitriangular=True)
+        x: torch.Tensor = torch.linalg.solve_triangular(self.pairs, right, upper=False, unitriangular=True)
+        return x
 
     def solve_transposed(self, right: torch.Tensor) -> torch.Tensor:
         """The transpose of (I + P)^-1, of ``[M, HV, C, D]``."""
-        return torch.linalg.solve_triangular(self.pairs.transpose(-1, -2), right, upper=True, unitriangular=True)
+        pairs = self.pairs.transpose(-1, -2)
+        x: torch.Tensor = torch.linalg.solve_triangular(pairs, right, upper=True, unitriangular=True)
+        return x
 
 
 @keeps_causality(("k", "v", "beta", "p"), ("g",))

@@ -24,7 +24,7 @@ def chunk_table_kernel(
     Each program walks over the sequences until its own chunks are covered, so that one launch is enough. No entry
     of ``first_chunk`` is over ``chunks``, whatever the boundaries are.
     """
-    i_c = tl.program_id(0) * BC
+    i_c = tl.program_id(0).to(tl.int64) * BC
     o_c = i_c + tl.arange(0, BC)
     if i_c == 0:
         tl.store(first_chunk, 0)

@@ -28,11 +28,8 @@ def _inference_tensor(values: Sequence[int], device: torch.device) -> Rewritable
 
 
 def _shared_memory(values: Sequence[int], device: torch.device) -> Rewritable:
-    """By NumPy where that can be."""
     tensor = torch.tensor(values, device=device)
-    if device.type == "cpu":
-        array = tensor.numpy()
-        return Rewritable(tensor, lambda values: array.__setitem__(slice(None), values))
+    # As NumPy's arrays do, it shares the memory and no version.
     other = torch.utils.dlpack.from_dlpack(tensor)
     return Rewritable(tensor, lambda values: other.copy_(torch.tensor(values)))
 

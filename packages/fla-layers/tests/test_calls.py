@@ -14,6 +14,7 @@ from fla.layers.cache import tensors_of
 from fla.layers.utils import read_mask
 from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
+from fla.utils.testing.rewrites import REWRITES
 from fla.utils.testing.states import check_owned
 from layer_table import CONTINUED, FEED_FORWARDS, LAYERS, TIGHT, build, inputs, padded
 
@@ -21,31 +22,15 @@ every_layer = pytest.mark.parametrize("name", LAYERS)
 every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
 
 
-def rewritten_in_shared_memory(mask: torch.Tensor, values: torch.Tensor) -> None:
-    # As NumPy's arrays do, it shares the memory and no version.
-    torch.from_dlpack(mask).copy_(values)
-
-
-def rewritten_as_data(mask: torch.Tensor, values: torch.Tensor) -> None:
-    mask.data.copy_(values)
-
-
-def rewritten_in_inference_mode(mask: torch.Tensor, values: torch.Tensor) -> None:
-    assert mask.is_inference()
-    mask.copy_(values)
-
-
 @every_mixer
-@pytest.mark.parametrize("rewrite", [rewritten_in_shared_memory, rewritten_as_data, rewritten_in_inference_mode])
-def test_a_mask_that_was_rewritten_is_read_anew(
-    name: str, rewrite: Callable[[torch.Tensor, torch.Tensor], None]
-) -> None:
+@pytest.mark.parametrize("way", REWRITES)
+def test_a_mask_that_was_rewritten_is_read_anew(name: str, way: str, device: torch.device) -> None:
     layer, x = build(name), inputs(3, 12)
     before, after = padded([12, 5, 9], 12, "left"), padded([7, 12, 4], 12, "left")
-    with torch.inference_mode(rewrite is rewritten_in_inference_mode):
-        mask = before.clone()
+    with torch.inference_mode("inference" in way):
+        mask, rewrite = REWRITES[way](before.tolist(), device)
         first, *_ = layer(x, attention_mask=mask)
-        rewrite(mask, after)
+        rewrite(after.tolist())
         second, *_ = layer(x, attention_mask=mask)
         assert torch.equal(second, layer(x, attention_mask=after)[0])
         assert not torch.allclose(first, second)

@@ -17,6 +17,7 @@ from fla.models import Cache
 from fla.models.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
+from fla.utils.testing.rewrites import REWRITES
 from model_table import MODELS, TIGHT, Model, every_kind, every_model, gradients, tokens
 
 
@@ -24,31 +25,15 @@ def left_padded(lengths: list[int], steps: int) -> torch.Tensor:
     return (torch.arange(steps).flip(0) < torch.tensor(lengths)[:, None]).long()
 
 
-def rewritten_in_shared_memory(mask: torch.Tensor, values: torch.Tensor) -> None:
-    # As NumPy's arrays do, it shares the memory and no version.
-    torch.from_dlpack(mask).copy_(values)
-
-
-def rewritten_as_data(mask: torch.Tensor, values: torch.Tensor) -> None:
-    mask.data.copy_(values)
-
-
-def rewritten_in_inference_mode(mask: torch.Tensor, values: torch.Tensor) -> None:
-    assert mask.is_inference()
-    mask.copy_(values)
-
-
 @every_model
-@pytest.mark.parametrize("rewrite", [rewritten_in_shared_memory, rewritten_as_data, rewritten_in_inference_mode])
-def test_a_mask_that_was_rewritten_is_read_anew(
-    model: Model, rewrite: Callable[[torch.Tensor, torch.Tensor], None]
-) -> None:
+@pytest.mark.parametrize("way", REWRITES)
+def test_a_mask_that_was_rewritten_is_read_anew(model: Model, way: str, device: torch.device) -> None:
     lm, ids = model.build(), tokens(3, 12)
     before, after = left_padded([12, 5, 9], 12), left_padded([7, 12, 4], 12)
-    with torch.inference_mode(rewrite is rewritten_in_inference_mode):
-        mask = before.clone()
+    with torch.inference_mode("inference" in way):
+        mask, rewrite = REWRITES[way](before.tolist(), device)
         first = lm(ids, mask).logits
-        rewrite(mask, after)
+        rewrite(after.tolist())
         second = lm(ids, mask).logits
         assert torch.equal(second, lm(ids, after).logits)
         assert not torch.allclose(first, second)

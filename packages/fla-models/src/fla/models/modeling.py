@@ -69,10 +69,16 @@ class Block(GradientCheckpointingLayer):
             return super().__call__(*arguments, **call)  # type: ignore[no-untyped-call]
         del call["past_key_values"]
         mixer: Mixer = getattr(self, self.mixer_name)
-        # GradientCheckpointingLayer would drop the cache.
-        block = super(GradientCheckpointingLayer, self).__call__
         checkpoint: Any = self._gradient_checkpointing_func
-        return run_checkpointed(checkpoint, block, cache[mixer.layer_idx or 0], arguments, call)
+        return run_checkpointed(checkpoint, self._run_once, cache[mixer.layer_idx or 0], arguments, call)
+
+    def _run_once(self, *arguments: torch.Tensor | None, **call: Any) -> Any:
+        """:meth:`forward` as any module's. GradientCheckpointingLayer would checkpoint it again and drop the cache."""
+        self.gradient_checkpointing = False
+        try:
+            return super(GradientCheckpointingLayer, self).__call__(*arguments, **call)
+        finally:
+            self.gradient_checkpointing = True
 
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any

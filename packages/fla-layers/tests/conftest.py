@@ -1,4 +1,4 @@
-"""What all tests of this folder run under."""
+"""Conditions that all tests of this folder run under."""
 
 from __future__ import annotations
 

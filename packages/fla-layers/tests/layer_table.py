@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from fla.layers import (
@@ -209,6 +210,8 @@ FEED_FORWARDS: dict[str, Callable[[], Mixer]] = {
     "rwkv6, channels": lambda: RWKV6FeedForward(HIDDEN, layer_idx=0),
     "rwkv7, channels": lambda: RWKV7FeedForward(HIDDEN, layer_idx=0),
 }
+every_layer = pytest.mark.parametrize("name", LAYERS)
+every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
 #: Recurrent layers with convolutions, which hold all that can be kept of packed sequences.
 CONTINUED = [
     "linear_attn, hedgehog, normalised",

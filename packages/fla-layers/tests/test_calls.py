@@ -1,4 +1,4 @@
-"""What a call of any layer does to a mask and a cache, and what it leaves alone."""
+"""Calls of any layer: how they treat a mask and a cache."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
 from fla.utils.testing.rewrites import REWRITES
 from fla.utils.testing.states import check_owned
-from layer_table import CONTINUED, FEED_FORWARDS, LAYERS, TIGHT, build, inputs, padded
-
-every_layer = pytest.mark.parametrize("name", LAYERS)
-every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
+from layer_table import CONTINUED, TIGHT, build, every_layer, every_mixer, inputs, padded
 
 
 @every_mixer

@@ -44,11 +44,21 @@ from fla.layers._forget_gate import bounded_forget_gate
 from fla.modules import BitLinear, RMSNorm
 from fla.utils import _backend
 from fla.utils.numerics import assert_close, check_error_budget
-from layer_table import CONTINUED, FEED_FORWARDS, HIDDEN, LAYERS, TIGHT, build, decode, inputs, padded
+from layer_table import (
+    CONTINUED,
+    FEED_FORWARDS,
+    HIDDEN,
+    LAYERS,
+    TIGHT,
+    build,
+    decode,
+    every_layer,
+    every_mixer,
+    inputs,
+    padded,
+)
 
 GOLDEN = sorted(Path(__file__).parent.glob("golden/*.safetensors"))
-every_layer = pytest.mark.parametrize("name", LAYERS)
-every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)

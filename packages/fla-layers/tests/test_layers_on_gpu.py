@@ -7,17 +7,16 @@ import torch
 
 from fla.layers import StateCache
 from fla.utils.numerics import check_error_budget
-from layer_table import FEED_FORWARDS, HIDDEN, LAYERS, build, inputs, padded
+from layer_table import HIDDEN, build, every_layer, every_mixer, inputs, padded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
-every_mixer = pytest.mark.parametrize("name", [*LAYERS, *FEED_FORWARDS])
 #: Shorter and longer than a chunk.
 PROMPTS = (5, 150)
 BATCHES = (1, 3, 64)
 NEW = 6
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@every_layer
 @pytest.mark.parametrize("steps", PROMPTS)
 @pytest.mark.parametrize("batch", BATCHES)
 @torch.no_grad()

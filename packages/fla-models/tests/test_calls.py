@@ -1,4 +1,4 @@
-"""What a call of any model does to a mask and a cache, what it leaves alone, and checkpointing with a cache."""
+"""Calls of any model: how they treat a mask and a cache; and checkpointing with a cache."""
 
 from __future__ import annotations
 

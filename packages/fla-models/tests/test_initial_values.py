@@ -1,4 +1,4 @@
-"""What parameters start from: the same in a new model, from the meta device, and where a file lacks them."""
+"""Initial values of parameters: the same in a new model, from the meta device, and where a file lacks them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file or folder is that is no text: it is refused by name, as training on its bytes would teach nothing."""
+"""Names files and folders that are no text: they are refused, as training on their bytes would teach nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers' Trainer has to be told of our models, as it looks at types and names that we do not have."""
+"""Tells transformers' Trainer about our models, as it looks at types and names that we do not have."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def config_of_shared_type(model_type: str) -> type[FLAConfig] | None:
 
 
 def causal_lm_of(config: Mapping[str, Any]) -> type[FLAForCausalLM] | type[AutoModelForCausalLM]:
-    """What loads the language model of a config as it stands in ``config.json``."""
+    """The class that loads the language model of a config as it stands in ``config.json``."""
     model_type = config.get("model_type", "")
     return _SHARED_TYPES[model_type][1] if model_type in _SHARED_TYPES and is_ours(config) else AutoModelForCausalLM
 

@@ -1,4 +1,4 @@
-"""What parameters start from: a module says it, and whoever fills the parameters asks.
+"""Initial values of parameters: a module says them, and whoever fills the parameters asks.
 
 A module whose parameters start from anything but what its PyTorch base gives has a method ``initial_values``: names,
 dotted for parameters and buffers of its children, and fresh values. What a parent says comes after what its children

@@ -38,6 +38,8 @@ TYPED_PROGRAM = "packages/fla/tests/typing/program.py"
 ARCHITECTURES = ("80", "90", "100")
 #: Compiling takes long: of every so many cases one is compiled for each architecture, another one with other commits.
 TURNS = 12
+#: What is tested with Triton but without its interpreter: the packages' own environments have none.
+WITH_TRITON = ("test_*_grids.py", "test_utils_aot.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = min(CORES, 8)
 TEST_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -279,6 +281,7 @@ def aot(session: nox.Session) -> None:
     Each commit takes its turn of the cases; ``nox -s aot -- --cases 1/1`` compiles all of them for every architecture.
     """
     editable(session)
+    pytest(session, *(path for name in WITH_TRITON for path in ROOT.glob(f"packages/*/tests/{name}")))
     turn = commit_number()
 
     def compile_share(share: str, arch: str) -> Any:

@@ -55,11 +55,11 @@ def test_a_call_reads_its_mask_twice_at_most(model: Model) -> None:
 
 @pytest.mark.parametrize("name", ["gla, hybrid", "rwkv7, hybrid", "transformer, options"])
 @torch.no_grad()
-def test_a_mask_passes_the_hooks_that_move_arguments_between_devices(name: str) -> None:
+def test_a_mask_passes_the_hooks_that_move_arguments_between_devices(name: str, device: torch.device) -> None:
     accelerate = pytest.importorskip("accelerate")
     lm, ids, mask = MODELS[name].build(), tokens(3, 12), left_padded([12, 5, 9], 12)
     expected = lm(ids, mask).logits
-    offloaded = accelerate.cpu_offload(lm, torch.device("cpu"))
+    offloaded = accelerate.cpu_offload(lm, device)
     assert torch.equal(expected, offloaded(ids, mask).logits)
     known = read_mask(mask, 12)
     found = known.padding(12)

@@ -401,7 +401,7 @@ def test_l2warp_of_pieces_is_that_of_the_whole() -> None:
 @every_kind
 @pytest.mark.parametrize("fused", [False, True])
 def test_autocast_errs_no_more_than_the_reference_does(
-    model: Model, fused: bool, monkeypatch: pytest.MonkeyPatch
+    model: Model, fused: bool, monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
     lm, ids = model.build(fuse_linear_cross_entropy=fused).train(), tokens(2, 20)
 
@@ -410,7 +410,7 @@ def test_autocast_errs_no_more_than_the_reference_does(
         return loss.detach(), torch.cat([g.flatten() for g in gradients(lm, loss).values()])
 
     expected, truth = run()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         loss, result = run()
         monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
         _, baseline = run()

@@ -111,4 +111,5 @@ def test_packed_sequences_wait_for_the_device_once_however_many_layers_attend() 
             lm(ids, labels=ids, cu_seqlens=ends).loss.backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert len([one for one in waits if "synchroniz" in str(one.message)]) <= 1
+    where = [f"{one.filename}:{one.lineno}" for one in waits if "synchroniz" in str(one.message)]
+    assert len(where) <= 1, where

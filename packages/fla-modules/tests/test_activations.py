@@ -38,7 +38,7 @@ GELU = X / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (X + 0.044715 * X**3)))
         (swish, X * S),
         (sqrelu, X.clamp(min=0) ** 2),
         (fast_gelu, GELU),
-        (lambda x: bias_gelu(x - 1, torch.ones(61, dtype=torch.float64)), GELU),
+        (lambda x: bias_gelu(x - 1, torch.ones_like(x)), GELU),
         (lambda x: swiglu(x, x + 2), X * S * (X + 2)),
         (lambda x: sigmoidglu(x, x + 2), S * (X + 2)),
     ],
@@ -49,11 +49,11 @@ def test_activation_is_its_formula(function: Callable[[torch.Tensor], torch.Tens
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 3.0])
 def test_powglu_is_its_formula(power: float) -> None:
-    y = torch.randn(61, dtype=torch.float64)
+    y = torch.randn_like(X)
     expected = [
         y_.item() * s.item() * (x ** (power / (x**0.5 + 1)) if x > 0 else x) for x, y_, s in zip(X.tolist(), y, S)
     ]
-    torch.testing.assert_close(powglu(X, y, power), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(powglu(X, y, power), X.new_tensor(expected))
 
 
 @pytest.mark.parametrize("function", [swiglu, sigmoidglu, powglu])
@@ -81,9 +81,9 @@ def test_swiglu_linear_is_a_linear_map_of_swiglu() -> None:
     assert gradcheck(swiglu_linear, (x, y, weight, bias))
 
 
-def test_swiglu_linear_under_autocast() -> None:
+def test_swiglu_linear_under_autocast(device: torch.device) -> None:
     x, y, weight = torch.randn(2, 6), torch.randn(2, 6).bfloat16(), torch.randn(4, 6, requires_grad=True)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         o = swiglu_linear(x, y, weight)
     assert o.dtype == torch.bfloat16
     o.sum().backward()
@@ -120,8 +120,8 @@ def test_bad_linear_map_is_named() -> None:
     with pytest.raises(ValueError, match=r"weight: expected shape \[E, D\] with D=61, got \[61\]"):
         swiglu_linear(X, X, X)
     with pytest.raises(TypeError, match="weight: expected torch.float64 as x, got torch.float32"):
-        swiglu_linear(X, X, torch.ones(2, 61))
+        swiglu_linear(X, X, X.new_ones(2, 61).float())
     with pytest.raises(ValueError, match=r"bias: expected shape \[E\] with E=2, got \[3\]"):
-        swiglu_linear(X, X, torch.ones(2, 61).double(), torch.ones(3).double())
+        swiglu_linear(X, X, X.new_ones(2, 61), X.new_ones(3))
     with pytest.raises(ValueError, match="power: expected above 0, got 0"):
         powglu(X, X, 0)

@@ -48,14 +48,14 @@ def test_in_pieces_with_a_cache_equals_at_once(pieces: tuple[int, ...]) -> None:
 
 def test_boundaries_given_on_the_cpu_alone_are_used_and_beside_others_compared(device: torch.device) -> None:
     x, weight = torch.randn(1, 12, 6, device=device), torch.randn(6, 4, device=device)
-    ends = torch.tensor([0, 4, 12])
+    ends = torch.tensor([0, 4, 12], device="cpu")
     expected, state = causal_conv1d(x, weight, output_final_state=True, cu_seqlens=ends.to(device))
     y, same_state = causal_conv1d(x, weight, output_final_state=True, cu_seqlens_cpu=ends)
     assert torch.equal(expected, y)
     assert torch.equal(state, same_state)
     assert not torch.equal(expected, causal_conv1d(x, weight)[0])
     with pytest.raises(ValueError, match="cu_seqlens_cpu: expected the boundaries of cu_seqlens, 4 at 1, got 8"):
-        causal_conv1d(x.cpu(), weight.cpu(), cu_seqlens=ends, cu_seqlens_cpu=torch.tensor([0, 8, 12]))
+        causal_conv1d(x.cpu(), weight.cpu(), cu_seqlens=ends, cu_seqlens_cpu=torch.tensor([0, 8, 12], device="cpu"))
 
 
 def test_decoding_updates_the_cache_in_place() -> None:
@@ -134,6 +134,7 @@ def test_opcheck() -> None:
         ]  # fmt: skip
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(
     ("change", "message"),
     [

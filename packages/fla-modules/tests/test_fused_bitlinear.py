@@ -56,7 +56,8 @@ def test_weights_are_three_values(dtype: torch.dtype) -> None:
     y = weight_quant(w)
     assert y.dtype == dtype
     mean = w.double().abs().mean().to(dtype)
-    assert torch.equal(y.unique(), torch.stack([-mean, torch.zeros_like(mean), mean]))
+    # A mean may be summed in another order.
+    torch.testing.assert_close(y.unique(), torch.stack([-mean, torch.zeros_like(mean), mean]))
     assert torch.equal(y != 0, w.double().abs() > w.double().abs().mean() / 2)
     assert (y * w >= 0).all()
 

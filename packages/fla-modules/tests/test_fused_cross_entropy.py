@@ -155,9 +155,9 @@ def test_l2warp_pulls_on_the_largest_logit_alone() -> None:
     torch.testing.assert_close(gradient(fused, x, weight), expected, **TIGHT)
 
 
-def test_under_autocast_the_linear_form_multiplies_in_the_low_dtype() -> None:
+def test_under_autocast_the_linear_form_multiplies_in_the_low_dtype(device: torch.device) -> None:
     x, weight, target = torch.randn(8, 4, requires_grad=True), torch.randn(11, 4, requires_grad=True), inputs(8)[1]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         loss = fused_linear_cross_entropy_loss(x, target, weight)
         expected = F.cross_entropy(F.linear(x, weight).float(), target)
     torch.testing.assert_close(loss, expected, atol=2e-2, rtol=2e-2)
@@ -202,6 +202,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(linear_cross_entropy_fwd, (*linear, *needs, "torch", *options))
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -116,18 +117,18 @@ def test_module_parameters_are_made_where_and_as_asked() -> None:
     torch.testing.assert_close(norm.weight, torch.ones(6, dtype=torch.bfloat16), check_dtype=False)
 
 
-@pytest.mark.parametrize("module", [LayerNorm(6), RMSNorm(6), GroupNorm(2, 6)])
-def test_prenorm_hands_the_sum_on(module: nn.Module) -> None:
-    x, residual = torch.randn(2, 6), torch.randn(2, 6)
+@pytest.mark.parametrize("make", [partial(LayerNorm, 6), partial(RMSNorm, 6), partial(GroupNorm, 2, 6)])
+def test_prenorm_hands_the_sum_on(make: Callable[[], nn.Module]) -> None:
+    module, x, residual = make(), torch.randn(2, 6), torch.randn(2, 6)
     y, total = module(x, residual, True)
     torch.testing.assert_close(total, x + residual)
     torch.testing.assert_close(module(x, residual), y)
     torch.testing.assert_close(module(total), y)
 
 
-@pytest.mark.parametrize("module", [FusedLayerNormGated(6, bias=True), FusedRMSNormGated(6)])
-def test_gated_prenorm_hands_the_sum_on(module: nn.Module) -> None:
-    x, g, residual = torch.randn(2, 6), torch.randn(2, 6), torch.randn(2, 6)
+@pytest.mark.parametrize("make", [partial(FusedLayerNormGated, 6, bias=True), partial(FusedRMSNormGated, 6)])
+def test_gated_prenorm_hands_the_sum_on(make: Callable[[], nn.Module]) -> None:
+    module, (x, g, residual) = make(), torch.randn(3, 2, 6)
     y, total = module(x, g, residual, True)
     torch.testing.assert_close(total, x + residual)
     torch.testing.assert_close(module(total, g), y)
@@ -152,10 +153,10 @@ def test_dtype_of_the_sum(residual_dtype: torch.dtype | None, in_fp32: bool, exp
     torch.testing.assert_close(total, exact.to(expected))
 
 
-@pytest.mark.parametrize("x", [torch.randn(0, 6), torch.randn(2, 0, 6)])
-def test_no_rows(x: torch.Tensor) -> None:
+@pytest.mark.parametrize("shape", [(0, 6), (2, 0, 6)], ids=str)
+def test_no_rows(shape: tuple[int, ...]) -> None:
     norm = RMSNorm(6)
-    norm(x).sum().backward()
+    norm(torch.randn(shape)).sum().backward()
     assert norm.weight is not None
     assert norm.weight.grad is not None
     assert norm.weight.grad.eq(0).all()
@@ -188,6 +189,7 @@ BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(("change", "error", "message"), BAD_INPUT, ids=[m for _, _, m in BAD_INPUT])
 @pytest.mark.parametrize("function", [layer_norm, rms_norm, group_norm])
 def test_bad_input_is_named(

@@ -70,16 +70,17 @@ def test_offset_for_each_sequence(max_seqlen: int | None) -> None:
             torch.testing.assert_close(part[n : n + 1], expected)
 
 
-@pytest.mark.parametrize("offset", [0, 3, torch.tensor([2, 0, 0, 9])])
-def test_packed_is_one_by_one(offset: int | torch.Tensor) -> None:
+@pytest.mark.parametrize("offset", [0, 3, [2, 0, 0, 9]], ids=str)
+def test_packed_is_one_by_one(offset: int | list[int]) -> None:
     rotary, (q, k) = RotaryEmbedding(8), qk(1, 20)
     cu_seqlens = torch.tensor([0, 4, 5, 5, 20], dtype=torch.int32)
-    result = rotary(q, k, offset, cu_seqlens, max_seqlen=40)
+    given = offset if isinstance(offset, int) else torch.tensor(offset)
+    result = rotary(q, k, given, cu_seqlens, max_seqlen=40)
     ends = cu_seqlens.tolist()
     for n, (start, end) in enumerate(zip(ends, ends[1:])):
         if start == end:
             continue
-        first = offset if isinstance(offset, int) else int(offset[n])
+        first = offset if isinstance(offset, int) else offset[n]
         for part, expected in zip(result, rotary(q[:, start:end], k[:, start:end], first)):
             torch.testing.assert_close(part[:, start:end], expected)
 
@@ -108,7 +109,7 @@ def test_inplace_writes_into_x() -> None:
 
 
 def test_tables_grow_and_belong_to_no_checkpoint() -> None:
-    rotary = RotaryEmbedding(8, device="cpu")
+    rotary = RotaryEmbedding(8)
     q, k = qk(1, 3)
     before = rotary(q, k)
     rotary(*qk(1, 600))
@@ -210,6 +211,7 @@ BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(("change", "error", "message"), BAD_INPUT, ids=[m for _, _, m in BAD_INPUT])
 def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
     arguments = {"x": qk()[0], "cos": torch.randn(9, 4), "sin": torch.randn(9, 4), **change}
@@ -217,6 +219,7 @@ def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], mess
         rotary_embedding(**arguments)
 
 
+@pytest.mark.own_device
 def test_bad_boundaries_and_dims_are_named() -> None:
     q, k = qk(1, 7)
     with pytest.raises(ValueError, match="cu_seqlens: expected to start at 0 and end at T=7, got 0..6"):

@@ -7,6 +7,7 @@ import torch
 
 from fla.modules.convolution import causal_conv1d, causal_conv1d_update
 from fla.modules.token_shift import token_shift
+from fla.utils.numerics import agreement, assert_close
 from fla.utils.testing.states import check_owned
 
 BACKENDS = [None, "torch", "reference"]
@@ -62,5 +63,6 @@ def test_a_step_updates_a_cache_of_any_strides(backend: str | None, device: torc
     expected, _ = causal_conv1d_update(x, cache, weight=weight, activation="silu", backend=backend)
     y, same = causal_conv1d_update(x, scattered, weight=weight, activation="silu", backend=backend)
     assert same is scattered
-    assert torch.equal(y, expected)
+    # PyTorch may sum the scattered one in another order.
+    assert_close("y", expected, y, agreement(torch.float32, 4))
     assert torch.equal(scattered, cache)

@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 from fla.modules.token_shift import token_shift, token_shift_ref
 from fla.modules.token_shift.function import shift_bwd, shift_fwd
 
-ENDS = torch.tensor([0, 0, 1, 5, 5, 12])
+ENDS = [0, 0, 1, 5, 5, 12]
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,9 +39,10 @@ def test_in_pieces_with_a_cache_equals_at_once(pieces: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("with_cache", [False, True])
 def test_packed_equals_one_by_one(with_cache: bool) -> None:
     x, start = tensors()
-    delta, last = token_shift(x, ENDS, start if with_cache else None, output_cache=True)
-    torch.testing.assert_close(delta, token_shift_ref(x, ENDS, start if with_cache else None))
-    for n, (a, b) in enumerate(zip(ENDS.tolist(), ENDS.tolist()[1:])):
+    ends, cache = torch.tensor(ENDS), start if with_cache else None
+    delta, last = token_shift(x, ends, cache, output_cache=True)
+    torch.testing.assert_close(delta, token_shift_ref(x, ends, cache))
+    for n, (a, b) in enumerate(zip(ENDS, ENDS[1:])):
         before = start[n : n + 1] if with_cache else torch.zeros(1, 1, 3, dtype=torch.float64)
         if a == b:
             torch.testing.assert_close(last[n : n + 1], before)
@@ -51,10 +52,10 @@ def test_packed_equals_one_by_one(with_cache: bool) -> None:
         torch.testing.assert_close(last[n : n + 1], last_alone)
 
 
-@pytest.mark.parametrize("ends", [None, ENDS])
-def test_gradients(ends: torch.Tensor | None) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients(packed: bool) -> None:
     x, start = (t.requires_grad_() for t in tensors())
-    start = start if ends is not None else start[:1]
+    start, ends = (start, torch.tensor(ENDS)) if packed else (start[:1], None)
     assert gradcheck(lambda x, c: token_shift(x, ends, c, output_cache=True), (x, start))
 
 
@@ -68,14 +69,14 @@ def test_the_cache_is_a_copy_in_the_dtype_of_x() -> None:
 def test_compiles_whole_for_every_length() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, e: token_shift(x, e), fullgraph=True, dynamic=True, backend="aot_eager")
-    for total, ends in ((12, ENDS), (20, torch.tensor([0, 9, 20]))):
-        x = torch.randn(1, total, 6)
+    for total, starts in ((12, ENDS), (20, [0, 9, 20])):
+        x, ends = torch.randn(1, total, 6), torch.tensor(starts)
         torch.testing.assert_close(compiled(x, ends), token_shift(x, ends))
 
 
 def test_ops_on_meta_tensors() -> None:
     x, cache = torch.empty(1, 12, 3, device="meta"), torch.empty(5, 3, device="meta")
-    ends = ENDS.to("meta")
+    ends = torch.tensor(ENDS, device="meta")
     assert shift_fwd(x, cache, ends).shape == x.shape
     dx, dcache = shift_bwd(x, ends, torch.bfloat16)
     assert (dx.shape, dcache.shape, dcache.dtype) == (x.shape, cache.shape, torch.bfloat16)
@@ -97,6 +98,7 @@ BAD_INPUT: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.own_device
 @pytest.mark.parametrize(("change", "error", "message"), BAD_INPUT, ids=[m for _, _, m in BAD_INPUT])
 def test_bad_input_is_named(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):

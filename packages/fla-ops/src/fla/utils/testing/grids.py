@@ -50,7 +50,8 @@ def _stretched(old: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a shape from the old ones."""
     packed, wide = bool(old.get("lengths")), old.get("K", 0) > 200
     options = old.get("options", {})
-    groups = dict(options).get("num_groups", 1)
+    # A mapping, pairs, or a record of them; only norms know groups.
+    groups = dict(options).get("num_groups", 1) if "dim" in old else 1
     few = {name: min(old.get(name, 0), FEW) for name in ("K", "V", "D", "M", "out")}
     new = {
         **few,

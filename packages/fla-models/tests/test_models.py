@@ -403,7 +403,8 @@ def test_l2warp_of_pieces_is_that_of_the_whole() -> None:
 def test_autocast_errs_no_more_than_the_reference_does(
     model: Model, fused: bool, monkeypatch: pytest.MonkeyPatch, device: torch.device
 ) -> None:
-    lm, ids = model.build(fuse_linear_cross_entropy=fused).train(), tokens(2, 20)
+    # Where a norm divides by next to nothing, one rounding decides: some heads' first outputs are near 0.
+    lm, ids = model.build(fuse_linear_cross_entropy=fused, norm_eps=0.1).train(), tokens(2, 20)
 
     def run() -> tuple[torch.Tensor, torch.Tensor]:
         loss = lm(ids, labels=ids).loss

@@ -107,12 +107,12 @@ def test_state_dict_names(module: nn.Module, keys: set[str]) -> None:
     assert set(module.state_dict()) == keys
 
 
-def test_module_parameters_are_made_where_and_as_asked() -> None:
+def test_module_parameters_are_made_where_and_as_asked(device: torch.device) -> None:
     norm = FusedRMSNormGated(6, eps=1e-6, activation="sigmoid", device="meta", dtype=torch.bfloat16)
     assert norm.weight is not None
     assert (norm.weight.device.type, norm.weight.dtype) == ("meta", torch.bfloat16)
     assert repr(norm) == "FusedRMSNormGated(6, eps=1e-06, elementwise_affine=True, activation=sigmoid)"
-    norm = norm.to_empty(device="cpu")
+    norm = norm.to_empty(device=device)
     norm.reset_parameters()
     torch.testing.assert_close(norm.weight, torch.ones(6, dtype=torch.bfloat16), check_dtype=False)
 

@@ -14,10 +14,12 @@ from fla.utils import _backend
 from fla.utils.numerics import assert_close
 
 
-def draw(batch: int = 2, steps: int = 10, length: int | None = None, heads: int = 2) -> list[torch.Tensor]:
+def draw(
+    batch: int = 2, steps: int = 10, length: int | None = None, heads: int = 2, channels: int = 8
+) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     lengths = (steps, length or steps, length or steps)
-    return [torch.randn(batch, n, h, 8, generator=generator) for n, h in zip(lengths, (heads, 2, 2))]
+    return [torch.randn(batch, n, h, channels, generator=generator) for n, h in zip(lengths, (heads, 2, 2))]
 
 
 def test_the_process_may_choose_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,6 +61,7 @@ def kernel(q: Any, k: Any, v: Any, ends: Any, ends_k: Any, max_q: int, max_k: in
     assert (max_q, max_k) == (max(ends.diff()), max(ends_k.diff()))
     (left, right), grouped = options["window_size"], q.shape[1] != k.shape[1]
     assert right == 0
+    assert q.shape[-1] % 8 == 0
     assert options.get("enable_gqa", False) == grouped
     window_size = None if left < 0 else left + 1
     return naive_parallel_attn(q[None], k[None], v[None], options["scale"], window_size, ends, ends_k)[0]
@@ -82,6 +85,7 @@ def without_groups(q: Any, k: Any, v: Any, a: Any, b: Any, c: int, d: int, *, sc
         (draw(1, heads=4), {"cu_seqlens": INT([0, 3, 10]), "window_size": 3}),
         (draw(heads=4), {"window_size": 3}),
         (draw(length=17), {}),
+        (draw(heads=4, channels=13), {"window_size": 3}),
         (draw(1, 3, 9, heads=6), {"cu_seqlens": INT([0, 1, 3]), "cu_seqlens_k": INT([0, 4, 9]), "window_size": 2}),
     ],
 )

@@ -64,6 +64,13 @@ def load_decay(pointers, mask):
 
 
 @triton.jit
+def decay_of(b_g):
+    """``e^g`` to the last bit where it is near 1: a state that hardly decays sums up thousands of such errors."""
+    b_small = b_g * (1.0 + b_g * (1 / 2 + b_g * (1 / 6 + b_g * (1 / 24 + b_g * (1 / 120)))))
+    return tl.where(tl.abs(b_g) < 0.125, 1.0 + b_small, tl.exp2(b_g * LOG2E))
+
+
+@triton.jit
 def split_program(blocks):
     """The index of this program's block, which varies fastest, and of what the blocks are of.
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from fla.utils._varlen import boundaries
 
@@ -31,7 +32,6 @@ def can_run_varlen(q: torch.Tensor) -> bool:
     return (
         q.is_cuda
         and q.dtype in (torch.float16, torch.bfloat16)
-        and q.shape[-1] % 8 == 0
         and torch.version.hip is None
         and torch.cuda.get_device_capability(q.device) >= (8, 0)
         and {"scale", "window_size"} <= _kernel_options()
@@ -49,10 +49,13 @@ def varlen_attention(
     max_seqlen: int | None = None,
     max_seqlen_k: int | None = None,
 ) -> torch.Tensor:
-    """Attention of q ``[B, T, HQ, K]`` over k and v ``[B, S, H, K]``; a dense batch is packed on the way."""
+    """Attention of q ``[B, T, HQ, K]`` over k and v ``[B, S, H, K]``; a dense batch is packed on the way.
+
+    The kernel takes multiples of 8 channels: others are filled up with zeros.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
-    batch, steps = q.shape[:2]
+    batch, steps, _, channels = q.shape
     ends, longest = _boundaries(cu_seqlens, batch, steps, q.device, max_seqlen)
     ends_k, longest_k = ends, longest
     if cu_seqlens_k is not None or k.shape[1] != steps:
@@ -63,10 +66,10 @@ def varlen_attention(
     elif q.shape[2] != k.shape[2]:
         # Before there was this option, grouped heads were not promised.
         k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for x in (k, v))
-    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    q, k, v = (F.pad(x.flatten(0, 1), (0, -channels % 8)) for x in (q, k, v))
     o = varlen_attn(q, k, v, ends, ends_k, longest, longest_k, **options)
     assert isinstance(o, torch.Tensor)
-    return o.unflatten(0, (batch, steps))  # type: ignore[no-any-return]
+    return o[..., :channels].unflatten(0, (batch, steps))  # type: ignore[no-any-return]
 
 
 def _boundaries(

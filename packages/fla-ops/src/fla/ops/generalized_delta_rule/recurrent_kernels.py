@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E, split_program
+from fla.ops._chunks_kernels import decay_of, split_program
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -56,7 +56,7 @@ def recurrent_kernel(
         b_w = tl.sum(b_s * b_a[:, None], 0)
         if HAS_GK:
             b_gk = tl.load(gk + row * K + o_k, mask=m_k, other=0.0).to(tl.float32)
-            b_s *= tl.exp2(b_gk * LOG2E)[:, None]
+            b_s *= decay_of(b_gk)[:, None]
         b_s += b_b[:, None] * b_w[None, :] + b_k[:, None] * b_v[None, :]
         tl.store(o + row * V + o_v, tl.sum(b_s * b_q[:, None], 0).to(o.dtype.element_ty), mask=m_v)
     tl.store(end + o_s, b_s, mask=m_s)

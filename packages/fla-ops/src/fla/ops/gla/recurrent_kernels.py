@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E, split_program
+from fla.ops._chunks_kernels import decay_of, split_program
 
 
 @triton.jit(do_not_specialize=["T"])
@@ -71,13 +71,13 @@ def recurrent_kernel(
         if HAS_U:
             b_o = tl.sum((b_s + b_u[:, None] * b_kv) * b_q[:, None], 0)
         if HAS_G:
-            b_s *= tl.exp2(tl.load(g + row).to(tl.float32) * LOG2E)
+            b_s *= decay_of(tl.load(g + row).to(tl.float32))
         if HAS_GK:
             b_gk = tl.load(gk + row_q * K + o_k, mask=m_k, other=0.0).to(tl.float32)
-            b_s *= tl.exp2(b_gk * LOG2E)[:, None]
+            b_s *= decay_of(b_gk)[:, None]
         if HAS_GV:
             b_gv = tl.load(gv + row * V + o_v, mask=m_v, other=0.0).to(tl.float32)
-            b_s *= tl.exp2(b_gv * LOG2E)[None, :]
+            b_s *= decay_of(b_gv)[None, :]
         b_s += b_kv
         if not HAS_U:
             b_o = tl.sum(b_s * b_q[:, None], 0)

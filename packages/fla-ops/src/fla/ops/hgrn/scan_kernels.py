@@ -13,20 +13,13 @@ Letters as in ``_chunks_kernels.py``; and D channels, S steps of a tile, L steps
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E
+from fla.ops._chunks_kernels import LOG2E, decay_of
 
 
 @triton.jit
 def then(decay, h, later_decay, later_h):
     """Two spans of steps as one: how much they decay a state, and what they make of a state of zero."""
     return decay * later_decay, later_decay * h + later_h
-
-
-@triton.jit
-def decay_of(b_g):
-    """``e^g`` to the last bit where it is near 1: a state that hardly decays sums up thousands of such errors."""
-    b_small = b_g * (1.0 + b_g * (1 / 2 + b_g * (1 / 6 + b_g * (1 / 24 + b_g * (1 / 120)))))
-    return tl.where(b_g > -0.125, 1.0 + b_small, tl.exp2(b_g * LOG2E))
 
 
 @triton.jit

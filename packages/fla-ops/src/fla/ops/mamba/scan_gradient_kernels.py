@@ -106,7 +106,8 @@ def state_tiles(
         ahead, B_ahead = fetch((u, delta), i_next * D, m_d, D, S), fetch_shared(B + i_next * GN, GN, m_n, S)
         for s in tl.static_range(S):
             b_step = step_size(rows[2 * s + 1].to(tl.float32), b_bias, SOFTPLUS)
-            h = advance(h, decay(b_step, b_A), b_step, rows[2 * s].to(tl.float32), unpack(B_s[s], h.shape[1]))
+            b_decay = decay(b_step, b_A, rows[0].dtype == tl.float32)
+            h = advance(h, b_decay, b_step, rows[2 * s].to(tl.float32), unpack(B_s[s], h.shape[1]))
     return h
 
 
@@ -161,7 +162,7 @@ def gradient_tiles(
         h_s, decay_s, step_s = (load_states(p_h + i * dh.numel, None, BD),), (), ()
         for s in tl.static_range(S):
             b_step = step_size(rows[R * s + 1].to(tl.float32), b_bias, SOFTPLUS)
-            step_s, decay_s = step_s + (b_step,), decay_s + (decay(b_step, b_A),)
+            step_s, decay_s = step_s + (b_step,), decay_s + (decay(b_step, b_A, rows[0].dtype == tl.float32),)
             h_s = h_s + (advance(h_s[s], decay_s[s], b_step, rows[R * s].to(tl.float32), unpack(B_s[s], BD)),)
         du_s, ddelta_s, dB_s, dC_s, dz_s = (), (), (), (), ()
         for s in tl.static_range(S - 1, -1, -1):

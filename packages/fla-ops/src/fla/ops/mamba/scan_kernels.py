@@ -13,7 +13,7 @@ elements of B and C are in a word, or None; R of what they are made of are a row
 import triton
 import triton.language as tl
 
-from fla.ops._chunks_kernels import LOG2E
+from fla.ops._chunks_kernels import LOG2E, decay_of
 
 #: Lanes that exchange what they have without a barrier.
 WARP = tl.constexpr(32)
@@ -156,8 +156,13 @@ def load_channels(p, o_d, m_d, GIVEN: tl.constexpr):
 
 
 @triton.jit
-def decay(b_step, b_A):
-    return tl.exp2(spread(b_step * LOG2E) * b_A)
+def decay(b_step, b_A, PRECISE: tl.constexpr):
+    """How much of the states is left after a step; to the last bit where that is nearly all."""
+    if PRECISE:
+        b_decay = decay_of(spread(b_step) * b_A)
+    else:
+        b_decay = tl.exp2(spread(b_step * LOG2E) * b_A)
+    return b_decay
 
 
 @triton.jit
@@ -199,7 +204,7 @@ def output_steps(
     for s in tl.static_range(S):
         b_u = rows[K * s].to(tl.float32)
         b_step = step_size(rows[K * s + 1].to(tl.float32), b_bias, SOFTPLUS)
-        h = advance(h, decay(b_step, b_A), b_step, b_u, unpack(B_s[s], BD, WORDS))
+        h = advance(h, decay(b_step, b_A, rows[0].dtype == tl.float32), b_step, b_u, unpack(B_s[s], BD, WORDS))
         b_y = over_states(h * unpack(C_s[s], BD, WORDS)) + b_skip * b_u
         if HAS_GATE:
             b_z = rows[K * s + 2].to(tl.float32)

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import torch
 
-from fla.utils._spec import Spec, specs
 from fla.utils.numerics import MARGIN
+from fla.utils.spec import Spec, specs
 from fla.utils.testing.conformance import Measured, check_case
 
 DTYPES = "bfloat16,float32,float16"

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from fla.utils._spec import SequenceOp, specs
+from fla.utils.spec import SequenceOp, specs
 
 SIZES = {"B": 2, "T": 512, "H": 4, "HV": 4, "K": 128, "V": 128, "M": 64}
 

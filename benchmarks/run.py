@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from fla.ops._cases import flatten
-from fla.utils._spec import SequenceOp, Sizes, Spec, specs
+from fla.utils.spec import SequenceOp, Sizes, Spec, specs
 
 #: The GPU sleeps for so long, some 8 ms, while the host submits a call.
 _HOLD_CYCLES = 16_000_000

@@ -25,9 +25,9 @@ import torch
 from run import DEFAULTS, median_ms, read_sizes
 
 from fla.ops._cases import flatten
-from fla.utils._spec import SequenceOp, specs
-from fla.utils._tiles import Block, TileKey, TileTable
 from fla.utils.numerics import get_err_ratio
+from fla.utils.spec import SequenceOp, specs
+from fla.utils.tiles import Block, TileKey, TileTable
 
 #: Of the call that is checked: heads and channels are those of the timed one, for which kernels are compiled.
 SHORT = {"B": 1, "T": 300}

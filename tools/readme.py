@@ -11,7 +11,7 @@ from textwrap import fill
 
 import fla.layers
 import fla.models
-from fla.utils._spec import specs
+from fla.utils.spec import specs
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- what works: written by tools/readme.py -->", "<!-- end -->"

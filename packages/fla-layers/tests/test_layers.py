@@ -42,7 +42,7 @@ from fla.layers import (
 )
 from fla.layers._forget_gate import bounded_forget_gate
 from fla.modules import BitLinear, RMSNorm
-from fla.utils import _backend
+from fla.utils import backends
 from fla.utils.numerics import assert_close, check_error_budget
 from layer_table import (
     CONTINUED,
@@ -88,7 +88,7 @@ def test_is_within_rounding_of_the_float64_reference(name: str, monkeypatch: pyt
         return [o, leaf.grad, *(p.grad for p in layer.parameters())]
 
     got = run(layer, x)
-    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+    monkeypatch.setattr(backends, "PROCESS_BACKEND", "reference")
     names = ["output", "input", *dict(layer.named_parameters())]
     for what, expected, result in zip(names, run(exact, x.double()), got):
         assert_close(what, expected, result, TIGHT)

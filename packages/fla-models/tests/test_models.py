@@ -25,7 +25,7 @@ from fla.models import Cache
 from fla.models.cache import CACHE_NAME
 from fla.models.modeling import FLAForCausalLM
 from fla.modules import BitLinear
-from fla.utils import _backend
+from fla.utils import backends
 from fla.utils.numerics import assert_close, check_error_budget
 from model_table import MODELS, TIGHT, Model, every_kind, every_model, generate, gradients, markov_text, tokens
 
@@ -413,7 +413,7 @@ def test_autocast_errs_no_more_than_the_reference_does(
     expected, truth = run()
     with torch.autocast(device.type, torch.bfloat16):
         loss, result = run()
-        monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+        monkeypatch.setattr(backends, "PROCESS_BACKEND", "reference")
         _, baseline = run()
     assert_close("loss", expected, loss, 0.01)
     check_error_budget("gradients", truth, baseline, result, torch.bfloat16)

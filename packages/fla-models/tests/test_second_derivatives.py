@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fla.models import GLAConfig, GLAForCausalLM
-from fla.utils import _backend
+from fla.utils import backends
 from fla.utils.numerics import get_err_ratio
 
 STEP = 1e-5
@@ -34,7 +34,7 @@ def test_the_loss_by_the_embeddings_is_refused_or_right(use_short_conv: bool, mo
     with pytest.raises(RuntimeError, match="this backend has no second derivative; .*FLA_BACKEND=reference"):
         torch.autograd.grad((first * direction).sum(), embeddings)
     after, before = (gradient(embeddings + sign * STEP * direction).detach() for sign in (1, -1))
-    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+    monkeypatch.setattr(backends, "PROCESS_BACKEND", "reference")
     by_reference = gradient(embeddings)
     assert get_err_ratio(first.detach(), by_reference.detach()) < 1e-10
     (found,) = torch.autograd.grad((by_reference * direction).sum(), embeddings)

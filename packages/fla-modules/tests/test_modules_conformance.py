@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import Case, Spec, specs
+from fla.utils.spec import Case, Spec, specs
 from fla.utils.testing.conformance import check_case
 
 CASES = [(spec, case) for spec in specs("fla.modules") for case in spec.cases if "large" not in case.tags]

@@ -8,8 +8,8 @@ import torch
 from fla.modules.fused_cross_entropy import cross_entropy_loss
 from fla.modules.fused_linear_cross_entropy import fused_linear_cross_entropy_loss
 from fla.modules.l2warp import l2_warp
-from fla.utils._spec import Case, specs
 from fla.utils.numerics import get_err_ratio
+from fla.utils.spec import Case, specs
 
 #: Gradients that pass through a rounding as if it were not there have no derivative to be held against.
 ROUNDED = "fused_bitlinear"

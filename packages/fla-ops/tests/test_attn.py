@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fla.ops.attn import naive_parallel_attn, parallel_attn, varlen
-from fla.utils import _backend
+from fla.utils import backends
 from fla.utils.numerics import assert_close
 
 
@@ -24,9 +24,9 @@ def draw(
 
 def test_the_process_may_choose_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = draw()
-    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "reference")
+    monkeypatch.setattr(backends, "PROCESS_BACKEND", "reference")
     assert torch.equal(parallel_attn(q, k, v), naive_parallel_attn(q, k, v))
-    monkeypatch.setattr(_backend, "PROCESS_BACKEND", "triton")
+    monkeypatch.setattr(backends, "PROCESS_BACKEND", "triton")
     assert_close("o", naive_parallel_attn(q, k, v), parallel_attn(q, k, v), 1e-6)
 
 

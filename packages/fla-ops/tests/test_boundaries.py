@@ -15,8 +15,8 @@ import fla.ops
 from fla.ops.gla import chunk_gla
 from fla.ops.kda import chunk_kda, fused_recurrent_kda
 from fla.ops.rwkv7 import fused_k_rwkv7
-from fla.utils import _backend
-from fla.utils._validation import resolve_boundaries
+from fla.utils import backends
+from fla.utils.validation import resolve_boundaries
 
 #: By the name of a parameter, of any function.
 SHAPES: dict[str, tuple[int, ...]] = dict.fromkeys(("q", "k", "v", "r", "w", "a", "b", "p", "gk"), (1, 12, 2, 8))
@@ -129,7 +129,7 @@ def test_values_on_a_device_are_compared_with_the_debugging_switch_only(monkeypa
     x, ends = torch.zeros(1, 12, device="meta"), torch.tensor(ENDS)
     on_device = ends.to("meta")
     assert resolve_boundaries(x, on_device, ends) is on_device
-    monkeypatch.setattr(_backend, "DEBUG", True)
+    monkeypatch.setattr(backends, "DEBUG", True)
     with pytest.raises(NotImplementedError, match="meta"):
         resolve_boundaries(x, on_device, ends)
 

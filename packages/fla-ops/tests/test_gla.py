@@ -72,7 +72,7 @@ def test_unknown_arguments_are_refused() -> None:
 
 
 def test_the_process_backend_is_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fla.utils._backend.PROCESS_BACKEND", "triton")
+    monkeypatch.setattr("fla.utils.backends.PROCESS_BACKEND", "triton")
     with pytest.raises(ValueError, match="backend='triton'"):
         chunk_gla(**inputs())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import Case, Spec, specs
+from fla.utils.spec import Case, Spec, specs
 from fla.utils.testing.conformance import check_case
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from fla.utils._tiles import MOST_PROGRAMS, launch_grid
+from fla.utils.tiles import MOST_PROGRAMS, launch_grid
 
 
 def test_every_kernel_can_be_launched_over_65536_sequences() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fla.ops._cases import flatten
-from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import get_err_ratio, rounding_band
+from fla.utils.spec import SequenceOp, specs
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 TIMED_SIZES = {op.name: spec.timed_sizes for spec in specs("fla.ops") for op in spec.sequence_ops}

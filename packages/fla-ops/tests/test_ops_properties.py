@@ -11,8 +11,8 @@ import torch._dynamo.testing
 from hypothesis import given, settings, strategies as st
 
 from fla.ops._cases import flatten
-from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import agreement, get_err_ratio, held, share_of_limit
+from fla.utils.spec import SequenceOp, specs
 from fla.utils.testing.rewrites import REWRITES
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]

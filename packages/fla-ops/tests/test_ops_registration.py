@@ -10,8 +10,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fla.ops._cases import flatten
-from fla.utils import _registration
-from fla.utils._spec import SequenceOp, specs
+from fla.utils import registration
+from fla.utils.spec import SequenceOp, specs
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 #: Ops that were checked, and which of their arguments were None: families share them.
@@ -72,7 +72,7 @@ def test_kernels_are_launched_on_the_gpu_of_the_tensors(current: int, monkeypatc
 
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: current, raising=False)
     monkeypatch.setattr(torch.cuda, "device", Guard)
-    run: Callable[..., Any] = _registration._in_its_place(lambda *args: args)
+    run: Callable[..., Any] = registration._in_its_place(lambda *args: args)
     x = torch.zeros(2).as_subclass(Elsewhere)
     assert run(None, x) == (None, x)
     assert chosen == ([] if current == 1 else [torch.device("cuda", 1)])

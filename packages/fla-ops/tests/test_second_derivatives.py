@@ -14,8 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from fla.ops import chunk_delta_rule, chunk_gla
 from fla.ops._cases import flatten
 from fla.ops.based.feature_map import half_square, taylor
-from fla.utils._spec import SequenceOp, specs
 from fla.utils.numerics import get_err_ratio
+from fla.utils.spec import SequenceOp, specs
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]
 every_op = pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)

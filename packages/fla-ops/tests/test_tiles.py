@@ -13,7 +13,7 @@ import pytest
 
 import fla.ops
 from fla.ops.mamba.tiles import GRADIENT_TILES, MOST_WARPS, OUTPUT_TILES, SPANS, WARP
-from fla.utils._tiles import Block, TileKey, TileTable
+from fla.utils.tiles import Block, TileKey, TileTable
 
 DIMS = (1, 16, 40, 64, 100, 128, 200, 256)
 KEYS = [TileKey(k, v, *rest) for k, v, *rest in product(DIMS, DIMS, (2, 4), (0, 80, 89, 90, 100, 120))]

@@ -26,7 +26,7 @@ import torch
 import triton
 import triton.language as tl
 
-from fla.utils._backend import explain_backend
+from fla.utils.backends import explain_backend
 from fla.utils.testing import aot
 
 

@@ -7,9 +7,9 @@ import torch
 
 from fla.modules.convolution import launch
 from fla.modules.convolution.spec import SPEC
-from fla.utils._spec import Case
-from fla.utils._tiles import TileTable
+from fla.utils.spec import Case
 from fla.utils.testing.conformance import check_case
+from fla.utils.tiles import TileTable
 
 CASES = [case for case in SPEC.cases if "longer than a block" in case.name]
 

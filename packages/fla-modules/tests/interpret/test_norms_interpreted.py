@@ -22,7 +22,7 @@ from fla.modules.rotary.api import rotate
 from fla.modules.rotary.function import rotary
 from fla.modules.token_shift import token_shift
 from fla.modules.token_shift.function import shift_bwd, shift_fwd
-from fla.utils._tiles import TileTable
+from fla.utils.tiles import TileTable
 
 X, Y, W, B = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8), torch.randn(8)
 HEADS, COS, SIN = torch.randn(1, 6, 2, 8), torch.randn(9, 4), torch.randn(9, 4)

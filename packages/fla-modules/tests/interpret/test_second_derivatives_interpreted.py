@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import Case, specs
+from fla.utils.spec import Case, specs
 
 #: The first and the last small case of every module that runs kernels.
 CASES = [

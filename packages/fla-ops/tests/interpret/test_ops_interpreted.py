@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fla.ops._cases import flatten
-from fla.utils._spec import Case, SequenceOp, Spec, specs
+from fla.utils.spec import Case, SequenceOp, Spec, specs
 from fla.utils.testing.conformance import check_case
 
 DTYPES = (torch.float32, torch.bfloat16)

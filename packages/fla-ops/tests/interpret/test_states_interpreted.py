@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils._spec import SequenceOp, specs
+from fla.utils.spec import SequenceOp, specs
 from fla.utils.testing.states import check_call, state_calls
 
 OPS = [op for spec in specs("fla.ops") for op in spec.sequence_ops]

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from fla.ops import chunk_gla, fused_recurrent_gla
-from fla.utils._varlen import max_chunks
-from fla.utils._varlen_triton import CHUNKS, SEQUENCES, ChunkTable, chunk_table
 from fla.utils.numerics import assert_close
 from fla.utils.testing.rewrites import REWRITES
+from fla.utils.varlen import max_chunks
+from fla.utils.varlen_launch import CHUNKS, SEQUENCES, ChunkTable, chunk_table
 
 LENGTHS = {
     "one sequence": [200],

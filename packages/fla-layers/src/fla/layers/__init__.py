@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from fla.layers.rwkv7 import RWKV7Attention as RWKV7Attention, RWKV7FeedForward as RWKV7FeedForward
     from fla.layers.simple_gla import SimpleGatedLinearAttention as SimpleGatedLinearAttention
 else:
-    from fla.utils._menu import lazy_names
+    from fla.utils.menu import lazy_names
 
     __getattr__ = lazy_names(__name__, _MENU)
 

@@ -12,8 +12,8 @@ from torch import nn
 from fla.layers.cache import MixerCache, State, check_rows, extend_keys
 from fla.layers.utils import Padding, ReadMask, read_mask
 from fla.modules import ShortConvolution
-from fla.utils._validation import check_cu_seqlens, count_sequences
-from fla.utils._varlen import boundaries
+from fla.utils.validation import check_cu_seqlens, count_sequences
+from fla.utils.varlen import boundaries
 
 #: "fused_chunk" is a name of the chunk form, which existing configs have: there is no third form.
 MODES = ("chunk", "fused_recurrent", "fused_chunk")

@@ -32,7 +32,7 @@ from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
 from fla.models.losses import causal_loss, check_labels
 from fla.modules import GatedMLP, RMSNorm
 from fla.modules._bare import is_bare_linear
-from fla.utils._validation import count_sequences
+from fla.utils.validation import count_sequences
 
 Shared = dict[str, Any]
 

@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     from fla.modules.mlp import GatedMLP as GatedMLP
     from fla.modules.rotary import RotaryEmbedding as RotaryEmbedding, rotary_embedding as rotary_embedding
 else:
-    from fla.utils._menu import lazy_names
+    from fla.utils.menu import lazy_names
 
     __getattr__ = lazy_names(__name__, _MENU)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.utils._validation import FLOATING_DTYPES
+from fla.utils.validation import FLOATING_DTYPES
 
 
 def check_tensor(name: str, tensor: torch.Tensor, device: torch.device | None = None) -> None:

@@ -144,7 +144,7 @@ if TYPE_CHECKING:
         mamba_chunk_scan_combined as mamba_chunk_scan_combined,
     )
 else:
-    from fla.utils._menu import lazy_names
+    from fla.utils.menu import lazy_names
 
     __getattr__ = lazy_names(__name__, _MENU)
 

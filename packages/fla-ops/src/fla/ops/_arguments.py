@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from fla.utils._validation import (
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,

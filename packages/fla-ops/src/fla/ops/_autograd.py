@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fla.utils._derivatives import first_order
+from fla.utils.derivatives import first_order
 
 StateFunction = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 

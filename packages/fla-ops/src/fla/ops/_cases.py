@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fla.utils._spec import Case, Made, Results, Sizes, seeded
+from fla.utils.spec import Case, Made, Results, Sizes, seeded
 
 #: Tensor argument -> the letters of its dimensions, and a mark of what it is if not normal: ``-`` the log of a sigmoid,
 #: ``+`` a sigmoid, ``|`` unit vectors, ``!`` normal around one, and of normal x ``~`` elu(x) + 1, ``>`` relu(x) + 1/16,

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 Forward = TypeVar("Forward", bound=Callable[..., Any])
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 ChunkIndex = slice | torch.Tensor
 

@@ -8,8 +8,8 @@ import torch
 import triton
 
 from fla.utils._kept import kept
-from fla.utils._varlen import max_chunks
-from fla.utils._varlen_triton import chunk_table
+from fla.utils.varlen import max_chunks
+from fla.utils.varlen_launch import chunk_table
 
 
 class Chunks(NamedTuple):

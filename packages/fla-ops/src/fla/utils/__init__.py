@@ -1,6 +1,7 @@
-"""The ground crew: hardware, environment, numerical checks. ``python -m fla.utils`` tells what works here.
+"""Hardware, environment and numerical checks. ``python -m fla.utils`` tells what works here.
 
-Importing this package loads nothing heavy, PyTorch included.
+Public: ``environment``, ``hardware``, ``numerics``, ``doctor`` and ``testing``. The other modules are shared by the
+five wheels and may change in any release. Importing this package loads nothing heavy, PyTorch included.
 """
 
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
         get_err_ratio as get_err_ratio,
     )
 else:
-    from fla.utils._menu import lazy_names
+    from fla.utils.menu import lazy_names
 
     __getattr__ = lazy_names(__name__, _MENU)
 

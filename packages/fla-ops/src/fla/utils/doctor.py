@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fla.utils.environment import Environment, Finding, known_bad, survey
 
 if TYPE_CHECKING:
-    from fla.utils._spec import Spec
     from fla.utils.hardware import Hardware
+    from fla.utils.spec import Spec
 
 #: Parts whose families say in a spec what they are.
 PARTS_WITH_SPECS = ("fla.ops", "fla.modules")
@@ -91,7 +91,7 @@ def op_backends(device: str, part: str) -> list[OpBackend]:
     Raises:
         Exception: whatever importing the part raises.
     """
-    from fla.utils._spec import specs
+    from fla.utils.spec import specs
 
     if find_spec(part) is None:
         return []
@@ -102,7 +102,7 @@ def op_backends(device: str, part: str) -> list[OpBackend]:
 def _choice(device: str) -> tuple[str | None, str]:
     import torch
 
-    from fla.utils._backend import GPU_DEVICE_TYPES, explain_backend
+    from fla.utils.backends import GPU_DEVICE_TYPES, explain_backend
 
     try:
         return explain_backend(device, torch.bfloat16 if device in GPU_DEVICE_TYPES else torch.float32)

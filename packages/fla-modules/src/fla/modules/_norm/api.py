@@ -6,7 +6,7 @@ import torch
 
 from fla.modules._checks import check_shape_of_x, check_tensor
 from fla.modules._norm.reference import GATES, norm_ref, sum_dtype
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 
 def run_norm(

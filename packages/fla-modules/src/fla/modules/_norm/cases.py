@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fla.utils._spec import Case, Cost, Made, Results, seeded
+from fla.utils.spec import Case, Cost, Made, Results, seeded
 
 
 class Shape(NamedTuple):

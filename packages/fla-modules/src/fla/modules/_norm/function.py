@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fla.modules._checks import needs_gradient
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 
 def _fwd(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:

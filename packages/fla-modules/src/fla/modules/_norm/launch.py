@@ -8,7 +8,7 @@ import torch
 
 from fla.modules._norm import kernels
 from fla.modules._norm.tiles import BACKWARD_TILES, FORWARD_TILES
-from fla.utils._tiles import TileKey, tile_key
+from fla.utils.tiles import TileKey, tile_key
 
 
 @cache

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from fla.modules._checks import check_shape_of_x, check_tensor
 from fla.modules.activations.reference import glu_ref
-from fla.utils._backend import choose_backend
-from fla.utils._validation import bind_shapes, check_same_device, check_same_dtype
+from fla.utils.backends import choose_backend
+from fla.utils.validation import bind_shapes, check_same_device, check_same_dtype
 
 
 def sigmoid(x: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fla.modules._checks import needs_gradient
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 
 def _fwd(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import triton
 
 from fla.modules.activations import kernels
-from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 
 class GLUTile(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fla.modules.activations.api import powglu, sigmoidglu, swiglu, swiglu_linear
-from fla.utils._spec import Case, Cost, Made, Results, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Spec, seeded
 
 
 class Shape(NamedTuple):

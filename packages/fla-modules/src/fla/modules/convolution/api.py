@@ -6,8 +6,8 @@ import torch
 
 from fla.modules.convolution.function import run_conv_triton, run_update
 from fla.modules.convolution.reference import causal_conv1d_ref, last_inputs
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,
@@ -16,7 +16,7 @@ from fla.utils._validation import (
     count_sequences,
     resolve_boundaries,
 )
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 ACTIVATIONS = (None, "silu", "swish")
 

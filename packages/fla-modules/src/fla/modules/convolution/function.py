@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from fla.modules.convolution.reference import causal_conv1d_update_ref
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 
 def _fwd(

@@ -9,9 +9,9 @@ import torch
 import triton
 
 from fla.modules.convolution import kernels
-from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
-from fla.utils._varlen import max_chunks
-from fla.utils._varlen_triton import chunk_table
+from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils.varlen import max_chunks
+from fla.utils.varlen_launch import chunk_table
 
 #: Programs of the backward pass; those that share a block of channels each write a partial weight gradient.
 BACKWARD_PROGRAMS = 8192

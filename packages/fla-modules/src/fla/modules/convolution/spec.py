@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fla.modules.convolution.api import causal_conv1d, causal_conv1d_update
-from fla.utils._spec import Case, Cost, Made, Results, Sizes, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Sizes, Spec, seeded
 
 
 class Shape(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 
 from fla.modules._norm import cases
 from fla.modules.fused_bitlinear.api import rms_norm_quant
-from fla.utils._spec import Case, Made, Results, Spec, seeded
+from fla.utils.spec import Case, Made, Results, Spec, seeded
 
 
 class Shape(NamedTuple):

@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from fla.modules.fused_cross_entropy.function import run_cross_entropy
 from fla.modules.fused_cross_entropy.options import LossOptions, check_targets, loss_options
-from fla.utils._backend import choose_backend
-from fla.utils._validation import bind_shapes, check_floating, check_same_device
+from fla.utils.backends import choose_backend
+from fla.utils.validation import bind_shapes, check_floating, check_same_device
 
 REDUCTIONS = ("mean", "sum", "none")
 

@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, reduce_rows_ref, row_statistics_ref
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 _OPTIONS = "int ignore_index, float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes"
 

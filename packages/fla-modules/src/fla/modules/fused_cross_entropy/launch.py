@@ -10,7 +10,7 @@ import triton
 
 from fla.modules.fused_cross_entropy import kernels
 from fla.modules.fused_cross_entropy.options import LossOptions
-from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 _LOG2_E = log2(e)
 _ROWS = 2048

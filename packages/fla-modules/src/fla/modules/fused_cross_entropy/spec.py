@@ -10,7 +10,7 @@ import torch
 
 from fla.modules.fused_cross_entropy.api import reduced_cross_entropy
 from fla.modules.fused_cross_entropy.options import LossOptions, loss_options
-from fla.utils._spec import Case, Cost, Made, Results, Sizes, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Sizes, Spec, seeded
 
 PLAIN = LossOptions()
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from fla.modules.fused_cross_entropy.function import reduce_rows, row_statistics, statistics_with_gradient_
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.modules.fused_cross_entropy.reference import reduce_rows_ref, row_statistics_ref
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 Walked = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

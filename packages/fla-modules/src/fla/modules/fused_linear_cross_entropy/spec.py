@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fla.modules.fused_linear_cross_entropy.api import fused_linear_cross_entropy_loss
-from fla.utils._spec import Case, Cost, Made, Results, Sizes, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Sizes, Spec, seeded
 
 
 class Shape(NamedTuple):

@@ -7,7 +7,7 @@ from functools import partial
 
 from fla.modules._norm import cases
 from fla.modules.fused_norm_gate.api import layer_norm_gated, rms_norm_gated
-from fla.utils._spec import Spec
+from fla.utils.spec import Spec
 
 SPEC = Spec(
     name="fused_norm_gate",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.modules._norm import run_norm
-from fla.utils._validation import FLOATING_DTYPES
+from fla.utils.validation import FLOATING_DTYPES
 
 
 def l2_norm(

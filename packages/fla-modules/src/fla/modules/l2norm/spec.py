@@ -9,7 +9,7 @@ import torch
 
 from fla.modules._norm import cases
 from fla.modules.l2norm.api import l2_norm
-from fla.utils._spec import Case, Made, Results, Spec, seeded
+from fla.utils.spec import Case, Made, Results, Spec, seeded
 
 SHAPES = {
     "one row": (1, 8),

@@ -9,7 +9,7 @@ import torch
 
 from fla.modules._norm import cases
 from fla.modules.layernorm.api import group_norm, layer_norm, rms_norm
-from fla.utils._spec import Spec
+from fla.utils.spec import Spec
 
 
 def _grouped(num_groups: int, is_rms_norm: bool, shape: cases.Shape) -> cases.Shape:

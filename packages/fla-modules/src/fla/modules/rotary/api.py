@@ -6,8 +6,8 @@ import torch
 
 from fla.modules.rotary.positions import Tables
 from fla.modules.rotary.reference import rotary_embedding_ref
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,
@@ -15,7 +15,7 @@ from fla.utils._validation import (
     check_same_device,
     count_sequences,
 )
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 
 def rotary_embedding(

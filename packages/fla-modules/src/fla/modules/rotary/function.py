@@ -8,8 +8,8 @@ import torch
 
 from fla.modules._checks import needs_gradient
 from fla.modules.rotary.positions import Tables
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
 
 
 def _rotary(

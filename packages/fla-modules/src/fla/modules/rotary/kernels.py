@@ -7,7 +7,7 @@ block, ``o_`` offsets, ``m_`` a mask.
 import triton
 import triton.language as tl
 
-from fla.utils._varlen_kernels import locate_steps
+from fla.utils.varlen_kernels import locate_steps
 
 
 @triton.jit

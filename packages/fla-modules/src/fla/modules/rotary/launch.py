@@ -8,8 +8,8 @@ import torch
 
 from fla.modules.rotary import kernels
 from fla.modules.rotary.positions import Tables
-from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
-from fla.utils._validation import count_sequences
+from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils.validation import count_sequences
 
 
 class RotaryTile(NamedTuple):

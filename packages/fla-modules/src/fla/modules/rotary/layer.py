@@ -11,7 +11,7 @@ from torch import nn
 from fla.modules.rotary.api import rotate
 from fla.modules.rotary.positions import Tables
 from fla.modules.rotary.scaling import RopeScaling
-from fla.utils._tiles import power_of_two
+from fla.utils.tiles import power_of_two
 
 
 class RotaryEmbedding(nn.Module):

@@ -11,7 +11,7 @@ import torch
 
 from fla.modules.rotary.api import rotary_embedding, rotate
 from fla.modules.rotary.positions import Tables
-from fla.utils._spec import Case, Cost, Made, Results, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Spec, seeded
 
 
 class Shape(NamedTuple):

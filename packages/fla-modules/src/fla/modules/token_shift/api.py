@@ -8,9 +8,9 @@ import torch
 
 from fla.modules._checks import check_tensor
 from fla.modules.token_shift.reference import last_tokens, token_shift_ref
-from fla.utils._backend import choose_backend
-from fla.utils._validation import bind_shapes, check_cu_seqlens, check_not_empty, check_same_device, count_sequences
-from fla.utils._varlen import boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import bind_shapes, check_cu_seqlens, check_not_empty, check_same_device, count_sequences
+from fla.utils.varlen import boundaries
 
 
 @overload

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
-from fla.utils._validation import count_sequences
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
+from fla.utils.validation import count_sequences
 
 
 def _fwd(x: torch.Tensor, cache: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:

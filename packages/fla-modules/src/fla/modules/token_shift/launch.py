@@ -9,7 +9,7 @@ import triton
 
 from fla.modules.convolution.launch import time_blocks
 from fla.modules.token_shift import kernels
-from fla.utils._tiles import TileKey, TileTable, power_of_two, tile_key
+from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 
 class ShiftTile(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fla.modules.token_shift.api import token_shift
-from fla.utils._spec import Case, Cost, Made, Results, Sizes, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Sizes, Spec, seeded
 
 
 class Shape(NamedTuple):

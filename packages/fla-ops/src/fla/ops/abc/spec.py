@@ -11,7 +11,7 @@ from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.abc.api import chunk_abc, fused_recurrent_abc
 from fla.ops.gsa.spec import cost
 from fla.ops.utils import normalised_writes, running_logsumexp
-from fla.utils._spec import SequenceOp, Spec
+from fla.utils.spec import SequenceOp, Spec
 
 SEQUENCES = {"q": "B T H K", "k": "B T H K", "v": "B T H V", "s": "B T H M"}
 SHAPES = {

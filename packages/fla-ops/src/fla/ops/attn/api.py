@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from fla.ops.attn.reference import naive_parallel_attn
 from fla.ops.attn.sdpa import dense_attention, packed_attention
 from fla.ops.attn.varlen import can_run_varlen, varlen_attention
-from fla.utils import _backend
-from fla.utils._validation import (
+from fla.utils import backends
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_head_dims,
@@ -105,7 +105,7 @@ def _run(
 
 def _choose(backend: str | None) -> str:
     if backend is None:
-        return "reference" if _backend.PROCESS_BACKEND == "reference" else "torch"
+        return "reference" if backends.PROCESS_BACKEND == "reference" else "torch"
     if backend not in BACKENDS:
         raise ValueError(
             f"backend: expected one of {', '.join(BACKENDS)} or None (attention runs on PyTorch's kernels), "

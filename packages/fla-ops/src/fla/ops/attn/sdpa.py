@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 #: Queries that share one block of a mask, at least.
 _MIN_BLOCK = 256

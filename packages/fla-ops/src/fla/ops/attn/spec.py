@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops.attn.api import parallel_attn
-from fla.utils._spec import Case, Cost, Made, Results, Spec, seeded
+from fla.utils.spec import Case, Cost, Made, Results, Spec, seeded
 
 
 class Shape(NamedTuple):

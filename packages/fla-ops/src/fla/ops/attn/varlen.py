@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 _options: frozenset[str] | None = None
 

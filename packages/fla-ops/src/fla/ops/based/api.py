@@ -9,7 +9,7 @@ from fla.ops.based.chunk import run_second_order
 from fla.ops.based.feature_map import taylor, taylor_width
 from fla.ops.based.reference import naive_recurrent_based
 from fla.ops.linear_attn.normalised import RECURRENT_STEPS, LinearState, check_linear_state, run_linear_attn
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 EPS = 1e-6
 

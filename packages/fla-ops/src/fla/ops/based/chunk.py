@@ -9,9 +9,9 @@ import torch
 
 from fla.ops.based.feature_map import half_square_width, taylor_width
 from fla.ops.linear_attn.normalised import LinearState
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
-from fla.utils._validation import count_sequences
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
+from fla.utils.validation import count_sequences
 
 
 def _width(q: torch.Tensor, taylor: bool) -> int:

@@ -11,7 +11,7 @@ from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.based import chunk_kernels as kernels
 from fla.ops.based.grad_kernels import key_grad_kernel, query_grad_kernel
 from fla.ops.based.tiles import CHUNK_TILES, ChunkTile
-from fla.utils._tiles import Block, launch_grid, power_of_two, tile_key
+from fla.utils.tiles import Block, launch_grid, power_of_two, tile_key
 
 
 class _Plan:

@@ -12,7 +12,7 @@ from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.api import parallel_based
 from fla.ops.based.feature_map import taylor_width
 from fla.ops.linear_attn.spec import cost as linear_cost
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
 PAST = {"past_k": "N H K", "past_v": "N H V"}

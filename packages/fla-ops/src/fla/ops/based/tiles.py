@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import Block, TileKey, TileTable
+from fla.utils.tiles import Block, TileKey, TileTable
 
 
 class ChunkTile(NamedTuple):

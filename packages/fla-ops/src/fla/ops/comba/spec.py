@@ -10,7 +10,7 @@ import torch
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.comba.api import chunk_comba, fused_recurrent_comba
 from fla.ops.gated_delta_rule.spec import OPERANDS as WITHOUT_P, RAW as RAW_WITHOUT_P, STATE, cost as gated_cost
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 OPERANDS = {**WITHOUT_P, "p": "B T H K |"}
 CALL = {**OPERANDS, **STATE}

@@ -11,7 +11,7 @@ from fla.ops._cases import Shape, draw, sequence_cases
 from fla.ops.delta_rule.api import chunk_delta_rule, fused_recurrent_delta_rule, parallel_delta_rule
 from fla.ops.gated_delta_rule.options import write_strength
 from fla.ops.gated_delta_rule.spec import cost
-from fla.utils._spec import SequenceOp, Spec
+from fla.utils.spec import SequenceOp, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K |", "v": "B T HV V"}
 OPERANDS = {**QKV, "beta": "B T HV +"}

@@ -10,8 +10,8 @@ from fla.ops.gated_delta_product.reference import naive_recurrent_gated_delta_pr
 from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
 from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
 from fla.ops.gated_delta_rule.options import unit
-from fla.utils._backend import choose_backend
-from fla.utils._validation import bind_shapes, resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import bind_shapes, resolve_boundaries
 
 
 def chunk_gated_delta_product(

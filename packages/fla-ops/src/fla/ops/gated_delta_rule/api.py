@@ -10,8 +10,8 @@ from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
 from fla.ops.gated_delta_rule.gate import fused_gdn_gate
 from fla.ops.gated_delta_rule.options import unit, write_strength
 from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
-from fla.utils._backend import choose_backend
-from fla.utils._validation import resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import resolve_boundaries
 
 
 def chunk_gated_delta_rule(

@@ -7,8 +7,8 @@ import torch
 from fla.ops._arguments import state_like
 from fla.ops._autograd import autograd_function, state_function
 from fla.ops.gated_delta_rule.chunk_torch import chunk_gated_delta_rule_bwd_torch, chunk_gated_delta_rule_fwd_torch
-from fla.utils._registration import register_op
-from fla.utils._tiles import tile_key
+from fla.utils.registration import register_op
+from fla.utils.tiles import tile_key
 
 
 def _fwd(

@@ -11,7 +11,7 @@ from fla.ops._arguments import ungroup
 from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, precision
 from fla.ops.gated_delta_rule import channel_kernels, chunk_kernels as kernels, walk_kernels
 from fla.ops.gated_delta_rule.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
-from fla.utils._tiles import Block, launch_grid, tile_key
+from fla.utils.tiles import Block, launch_grid, tile_key
 
 
 class _Call(NamedTuple):

@@ -12,7 +12,7 @@ from fla.ops.gated_delta_rule.recurrent_torch import (
     recurrent_delta_rule_bwd_torch,
     recurrent_delta_rule_fwd_torch,
 )
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 #: From this many steps on, PyTorch is faster in chunks.
 LONG = 16

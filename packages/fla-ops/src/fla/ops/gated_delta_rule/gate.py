@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.utils._validation import bind_shapes, check_floating
+from fla.utils.validation import bind_shapes, check_floating
 
 
 def fused_gdn_gate(

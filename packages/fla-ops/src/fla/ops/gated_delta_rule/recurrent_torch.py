@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from fla.ops._arguments import sum_dtype, ungroup
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 #: Of q, k, v, beta, g, gk, gv, p and the initial states.
 Gradients = tuple["torch.Tensor | None", ...]

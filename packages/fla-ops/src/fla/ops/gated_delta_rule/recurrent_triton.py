@@ -7,7 +7,7 @@ import triton
 
 from fla.ops.gated_delta_rule.recurrent_kernels import recurrent_kernel
 from fla.ops.gated_delta_rule.tiles import RECURRENT_TILES
-from fla.utils._tiles import launch_grid, tile_key
+from fla.utils.tiles import launch_grid, tile_key
 
 
 def recurrent_delta_rule_fwd_triton(

@@ -9,7 +9,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.gated_delta_rule.api import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K |", "v": "B T HV V"}
 BETA = {"beta": "B T HV +"}

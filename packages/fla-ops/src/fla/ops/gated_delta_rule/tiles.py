@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from fla.utils._tiles import Block, TileKey, TileTable, power_of_two
+from fla.utils.tiles import Block, TileKey, TileTable, power_of_two
 
 #: The widest key a kernel holds: its walk over time keeps all of K in one block.
 WIDEST = 256

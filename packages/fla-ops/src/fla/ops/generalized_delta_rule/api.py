@@ -8,8 +8,8 @@ from fla.ops._arguments import check_heads
 from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
 from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
 from fla.ops.generalized_delta_rule.reference import naive_recurrent_dplr_delta_rule
-from fla.utils._backend import choose_backend
-from fla.utils._validation import check_same_dtype, resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import check_same_dtype, resolve_boundaries
 
 
 def chunk_dplr_delta_rule(

@@ -7,7 +7,7 @@ import torch
 from fla.ops._arguments import state_like
 from fla.ops._autograd import state_function
 from fla.ops.generalized_delta_rule.chunk_torch import chunk_dplr_delta_rule_bwd_torch, chunk_dplr_delta_rule_fwd_torch
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 
 def _fwd(

@@ -11,7 +11,7 @@ from fla.ops._chunks_triton import Chunks, cut, half_spans, inverse_precision, p
 from fla.ops.gated_delta_rule.tiles import WIDEST, ChunkTile, halves
 from fla.ops.generalized_delta_rule import chunk_kernels as kernels
 from fla.ops.generalized_delta_rule.tiles import CHUNK_TILES
-from fla.utils._tiles import Block, launch_grid, tile_key
+from fla.utils.tiles import Block, launch_grid, tile_key
 
 
 class _Call(NamedTuple):

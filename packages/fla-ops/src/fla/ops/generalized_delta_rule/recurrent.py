@@ -8,7 +8,7 @@ from fla.ops._arguments import flip_time, state_like
 from fla.ops._autograd import state_function
 from fla.ops.generalized_delta_rule.chunk import chunk_dplr_delta_rule_bwd, chunk_dplr_delta_rule_fwd
 from fla.ops.generalized_delta_rule.recurrent_torch import recurrent_dplr_delta_rule_fwd_torch
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 #: From this many steps on, PyTorch is faster in chunks.
 LONG = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 
 def naive_recurrent_dplr_delta_rule(

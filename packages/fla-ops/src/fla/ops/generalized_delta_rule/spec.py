@@ -15,7 +15,7 @@ from fla.ops.generalized_delta_rule.api import (
     fused_recurrent_dplr_delta_rule,
     fused_recurrent_iplr_delta_rule,
 )
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 #: ``kk`` are unit vectors and ``strength`` what is taken away of the state there: a = -kk and b = strength * kk keep
 #: the state bounded, whatever the decay.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fla.ops.gated_delta_rule.tiles import RECURRENT_TILES as RECURRENT_TILES, ChunkTile, chunk_tile
-from fla.utils._tiles import TileKey, TileTable
+from fla.utils.tiles import TileKey, TileTable
 
 
 def _chunk_tile(key: TileKey) -> ChunkTile:

@@ -8,7 +8,7 @@ import triton
 from fla.ops._chunks_triton import Chunks, cut, half_spans, precision
 from fla.ops.gla import chunk_kernels as kernels
 from fla.ops.gla.tiles import CHUNK_TILES, ChunkTile
-from fla.utils._tiles import launch_grid, tile_key
+from fla.utils.tiles import launch_grid, tile_key
 
 
 def _carry_states(

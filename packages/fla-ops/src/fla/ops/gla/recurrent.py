@@ -9,7 +9,7 @@ from fla.ops._autograd import state_function
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.recurrent_torch import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
 from fla.ops.gla.value_decay import value_decay_bwd, value_decay_fwd
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 #: From this many steps on, PyTorch is faster in chunks.
 LONG = 16

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 
-from fla.utils._validation import count_sequences
-from fla.utils._varlen import boundaries
+from fla.utils.validation import count_sequences
+from fla.utils.varlen import boundaries
 
 #: Of q, k, v, g, gk, gv, u and the initial states.
 Gradients = tuple["torch.Tensor | None", ...]

@@ -7,7 +7,7 @@ import triton
 
 from fla.ops.gla.recurrent_kernels import recurrent_kernel
 from fla.ops.gla.tiles import RECURRENT_TILES
-from fla.utils._tiles import launch_grid, tile_key
+from fla.utils.tiles import launch_grid, tile_key
 
 
 def recurrent_gla_fwd_triton(

@@ -9,7 +9,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.api import chunk_gla, fused_recurrent_gla
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
 STATE = {"initial_state": "N H K V"}

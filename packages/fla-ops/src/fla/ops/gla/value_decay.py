@@ -14,7 +14,7 @@ import torch
 from fla.ops._arguments import state_like, sum_dtype
 from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops.gla.chunk_torch import value_decay_fwd_torch
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 
 def _fwd(

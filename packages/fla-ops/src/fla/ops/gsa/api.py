@@ -10,8 +10,8 @@ from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.gsa.reference import naive_recurrent_gsa
 from fla.ops.gsa.weights import run_slot_weights
 from fla.ops.utils import normalised_writes
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,

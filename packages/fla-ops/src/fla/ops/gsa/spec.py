@@ -11,7 +11,7 @@ import torch
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
 from fla.ops.gsa.api import chunk_gsa, fused_recurrent_gsa
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 SEQUENCES = {"q": "B T H K", "k": "B T H K", "v": "B T H V", "s": "B T H M", "g": "B T H M -"}
 STATE = {"keys": "N H K M", "values": "N H M V"}

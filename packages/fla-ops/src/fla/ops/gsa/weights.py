@@ -7,7 +7,7 @@ import torch
 from fla.ops._arguments import sum_dtype
 from fla.ops._autograd import state_function
 from fla.ops.gla.value_decay import value_decay_bwd, value_decay_fwd
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 
 def _softmax(scores: torch.Tensor, dtype: torch.dtype, backend: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 import triton
 
 from fla.ops.gsa import weights_kernels as kernels
-from fla.utils._tiles import power_of_two
+from fla.utils.tiles import power_of_two
 
 #: Elements of a program, so that every thread of its warps has 16.
 BLOCK = 2048

@@ -6,8 +6,8 @@ import torch
 
 from fla.ops.hgrn.reference import naive_recurrent_hgrn
 from fla.ops.hgrn.scan import run_hgrn
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,

@@ -7,10 +7,10 @@ import torch
 from fla.ops._arguments import sum_dtype
 from fla.ops._autograd import state_function
 from fla.ops.hgrn.scan_torch import hgrn_bwd_torch, hgrn_fwd_torch
-from fla.utils._registration import register_op
-from fla.utils._tiles import tile_key
-from fla.utils._validation import count_sequences
-from fla.utils._varlen import max_chunks
+from fla.utils.registration import register_op
+from fla.utils.tiles import tile_key
+from fla.utils.validation import count_sequences
+from fla.utils.varlen import max_chunks
 
 
 def _state_like(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:

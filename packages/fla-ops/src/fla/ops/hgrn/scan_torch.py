@@ -10,7 +10,7 @@ import torch
 
 from fla.ops._arguments import sum_dtype
 from fla.ops._chunks_torch import ChunkLayout
-from fla.utils._validation import count_sequences
+from fla.utils.validation import count_sequences
 
 #: Elements that a step should have for its arithmetic to outweigh the cost of calling PyTorch.
 WIDE = 1 << 14

@@ -10,8 +10,8 @@ import triton
 from fla.ops._chunks_triton import Chunks, cut
 from fla.ops.hgrn import scan_kernels as kernels
 from fla.ops.hgrn.tiles import ENOUGH_PROGRAMS, SCAN_TILES, ScanTile
-from fla.utils._tiles import launch_grid, tile_key
-from fla.utils._varlen import max_chunks
+from fla.utils.tiles import launch_grid, tile_key
+from fla.utils.varlen import max_chunks
 
 
 class Plan(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 #: V is the number of channels D, whatever heads there are.
 SEQUENCES = {"x": "B T V", "g": "B T V -"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import TileKey, TileTable, power_of_two
+from fla.utils.tiles import TileKey, TileTable, power_of_two
 
 #: Programs from which on cutting time into segments, which reads inputs twice, does not pay.
 ENOUGH_PROGRAMS = 128

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.utils._validation import check_floating
+from fla.utils.validation import check_floating
 
 
 def fused_kda_gate(

@@ -9,7 +9,7 @@ from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.lightning_attn.reference import naive_recurrent_lightning_attn
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
 from fla.ops.simple_gla.per_head import decay_per_head
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 
 def chunk_lightning_attn(

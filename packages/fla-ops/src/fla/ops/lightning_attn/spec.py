@@ -8,7 +8,7 @@ from fla.ops._cases import Shape, draw, sequence_cases
 from fla.ops.lightning_attn.api import chunk_lightning_attn, fused_recurrent_lightning_attn
 from fla.ops.retention.spec import OPERANDS, STATE
 from fla.ops.simple_gla.spec import cost
-from fla.utils._spec import SequenceOp, Spec
+from fla.utils.spec import SequenceOp, Spec
 
 FIRST = {"layer_idx": 0, "num_layers": 24}
 MIDDLE = {"layer_idx": 1, "num_layers": 3}

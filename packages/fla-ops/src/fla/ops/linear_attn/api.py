@@ -7,7 +7,7 @@ import torch
 from fla.ops._arguments import check_heads
 from fla.ops.linear_attn.normalised import LinearState, check_linear_state, run_linear_attn
 from fla.ops.linear_attn.reference import naive_recurrent_linear_attn
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 EPS = 1e-10
 

@@ -9,7 +9,7 @@ from fla.ops._arguments import flip_time, sum_dtype
 from fla.ops._autograd import state_function
 from fla.ops.gla.recurrent import WIDEST, fused_recurrent_gla_fwd, run_recurrent_gla
 from fla.ops.simple_gla.chunk import chunk_simple_gla_bwd, chunk_simple_gla_fwd, run_chunk_simple_gla
-from fla.utils._validation import bind_shapes, check_floating, check_same_device, count_sequences
+from fla.utils.validation import bind_shapes, check_floating, check_same_device, count_sequences
 
 #: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
 LinearState = torch.Tensor | tuple[torch.Tensor, torch.Tensor]

@@ -11,7 +11,7 @@ import torch
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.linear_attn.api import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.simple_gla import spec as simple_gla
-from fla.utils._spec import Case, Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Case, Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T H V"}
 STATE = {"initial_state": "N H K V"}

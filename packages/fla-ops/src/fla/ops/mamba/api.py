@@ -6,8 +6,8 @@ import torch
 
 from fla.ops.mamba.reference import naive_selective_scan
 from fla.ops.mamba.scan import run_selective_scan
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,

@@ -8,8 +8,8 @@ import torch
 
 from fla.ops._arguments import sum_dtype
 from fla.ops.mamba.tiles import SPANS, whole_words
-from fla.utils._validation import count_sequences
-from fla.utils._varlen import max_chunks
+from fla.utils.validation import count_sequences
+from fla.utils.varlen import max_chunks
 
 
 class Operands(NamedTuple):

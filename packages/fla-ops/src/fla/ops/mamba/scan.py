@@ -11,8 +11,8 @@ from fla.ops._arguments import sum_dtype
 from fla.ops._autograd import state_function
 from fla.ops.mamba.operands import Operands, new_states
 from fla.ops.mamba.scan_torch import selective_scan_bwd_torch, selective_scan_fwd_torch
-from fla.utils._registration import register_op
-from fla.utils._validation import count_sequences
+from fla.utils.registration import register_op
+from fla.utils.validation import count_sequences
 
 _OPERANDS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? skip, Tensor? z, Tensor? bias"
 MaybeTensor = torch.Tensor | None

@@ -11,8 +11,8 @@ from fla.ops.mamba.operands import Operands, new_states
 from fla.ops.mamba.scan_gradient_kernels import gradient_kernel
 from fla.ops.mamba.scan_kernels import output_kernel
 from fla.ops.mamba.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, WARP, ScanTile, cut_states
-from fla.utils._tiles import TileTable, launch_grid, tile_key
-from fla.utils._validation import count_sequences
+from fla.utils.tiles import TileTable, launch_grid, tile_key
+from fla.utils.validation import count_sequences
 
 
 class _Plan:

@@ -10,7 +10,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.mamba.api import selective_scan
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 #: H is the number of groups, HV that of channels; K is the size of the state. Rates are logs, as Mamba learns them.
 OVER_TIME = {"u": "B T HV", "delta": "B T HV", "B": "B T H K", "C": "B T H K"}

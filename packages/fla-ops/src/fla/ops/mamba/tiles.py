@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import TileKey, TileTable, power_of_two
+from fla.utils.tiles import TileKey, TileTable, power_of_two
 
 #: Steps from one stored state to the next, by backend; the backward pass computes the states between them again.
 SPANS = {"torch": 16, "triton": 24}

@@ -18,7 +18,7 @@ from fla.ops.linear_attn.normalised import (
     sums_and_totals,
 )
 from fla.ops.rebased.reference import naive_recurrent_rebased
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 
 def parallel_rebased(

@@ -19,7 +19,7 @@ from fla.ops.based.spec import (
 )
 from fla.ops.linear_attn.spec import cost as linear_cost
 from fla.ops.rebased.api import parallel_rebased
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 PLAIN = {"use_normalize": False}
 

@@ -10,7 +10,7 @@ from fla.ops.retention.reference import naive_retention
 from fla.ops.simple_gla.api import parallel_simple_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
 from fla.ops.simple_gla.per_head import decay_per_head
-from fla.utils._backend import choose_backend
+from fla.utils.backends import choose_backend
 
 
 def chunk_retention(

@@ -7,7 +7,7 @@ from functools import partial
 from fla.ops._cases import Shape, draw, sequence_cases
 from fla.ops.retention.api import chunk_retention, fused_recurrent_retention, parallel_retention
 from fla.ops.simple_gla.spec import cost
-from fla.utils._spec import SequenceOp, Spec
+from fla.utils.spec import SequenceOp, Spec
 
 OPERANDS = {"q": "B T H K", "k": "B T H K", "v": "B T HV V"}
 STATE = {"initial_state": "N HV K V"}

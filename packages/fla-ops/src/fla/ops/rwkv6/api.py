@@ -8,8 +8,8 @@ from fla.ops._arguments import check_heads
 from fla.ops.gla.chunk import run_chunk_gla
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.rwkv6.reference import naive_recurrent_rwkv6
-from fla.utils._backend import choose_backend
-from fla.utils._validation import resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import resolve_boundaries
 
 
 def chunk_rwkv6(

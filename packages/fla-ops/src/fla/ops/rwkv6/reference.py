@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._arguments import sum_dtype
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 
 def naive_recurrent_rwkv6(

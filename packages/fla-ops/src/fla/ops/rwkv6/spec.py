@@ -11,7 +11,7 @@ import torch
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE, cost
 from fla.ops.rwkv6.api import chunk_rwkv6, fused_recurrent_rwkv6
-from fla.utils._spec import SequenceOp, Spec
+from fla.utils.spec import SequenceOp, Spec
 
 SEQUENCES = {"r": "B T H K", "k": "B T H K", "v": "B T H V", "w": "B T H K -"}
 OPERANDS = {**SEQUENCES, "u": "H K", "initial_state": "N H K V"}

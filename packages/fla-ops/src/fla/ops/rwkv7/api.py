@@ -8,8 +8,8 @@ from fla.ops.generalized_delta_rule.api import check_operands
 from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
 from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
 from fla.ops.rwkv7.reference import naive_recurrent_rwkv7
-from fla.utils._backend import choose_backend
-from fla.utils._validation import resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import resolve_boundaries
 
 #: What these functions call the operands of the generalized delta rule.
 NAMES = ("r", "a", "b", "w")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.utils._validation import bind_shapes, check_same_dtype, resolve_boundaries
+from fla.utils.validation import bind_shapes, check_same_dtype, resolve_boundaries
 
 
 def fused_addcmul_rwkv7(

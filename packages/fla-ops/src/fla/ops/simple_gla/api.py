@@ -8,8 +8,8 @@ from fla.ops._arguments import check_heads, sum_dtype
 from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
 from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
-from fla.utils._backend import choose_backend
-from fla.utils._validation import resolve_boundaries
+from fla.utils.backends import choose_backend
+from fla.utils.validation import resolve_boundaries
 
 _GATES = {"g": "B T HV?", "g_gamma": "HV?"}
 

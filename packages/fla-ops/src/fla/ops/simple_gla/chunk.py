@@ -7,7 +7,7 @@ import torch
 from fla.ops._arguments import state_like
 from fla.ops._autograd import state_function
 from fla.ops.simple_gla.chunk_torch import chunk_simple_gla_bwd_torch, chunk_simple_gla_fwd_torch
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 
 def _fwd(

@@ -14,7 +14,7 @@ from fla.ops._chunks_triton import Chunks, cut, precision
 from fla.ops.simple_gla import chunk_kernels as kernels, tiles
 from fla.ops.simple_gla.key_grad_kernels import key_grad_kernel
 from fla.ops.simple_gla.tiles import CHUNK_TILES, ChunkTile, shared_heads
-from fla.utils._tiles import Block, launch_grid, tile_key
+from fla.utils.tiles import Block, launch_grid, tile_key
 
 
 class Factors(NamedTuple):

@@ -10,7 +10,7 @@ import torch
 
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.simple_gla.api import chunk_simple_gla, fused_recurrent_simple_gla, parallel_simple_gla
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 QKV = {"q": "B T H K", "k": "B T H K", "v": "B T HV V"}
 OPERANDS = {**QKV, "g": "B T HV -"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fla.utils._tiles import Block, TileKey, TileTable, power_of_two
+from fla.utils.tiles import Block, TileKey, TileTable, power_of_two
 
 
 class ChunkTile(NamedTuple):

@@ -10,8 +10,8 @@ from fla.ops.gla.recurrent import run_recurrent_gla
 from fla.ops.simple_gla.chunk import run_chunk_simple_gla
 from fla.ops.ssd.chunk import run_chunk_ssd
 from fla.ops.ssd.reference import naive_recurrent_ssd
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     bind_shapes,
     check_cu_seqlens,
     check_floating,

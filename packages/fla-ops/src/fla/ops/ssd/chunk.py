@@ -6,7 +6,7 @@ import torch
 
 from fla.ops._arguments import state_like
 from fla.ops._autograd import state_function
-from fla.utils._registration import register_op
+from fla.utils.registration import register_op
 
 
 def _fwd(

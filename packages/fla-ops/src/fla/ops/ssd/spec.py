@@ -12,7 +12,7 @@ from fla.ops._arguments import sum_dtype
 from fla.ops._cases import Shape, draw, launch, sequence_cases
 from fla.ops.simple_gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
 from fla.ops.ssd.api import fused_recurrent_ssd, mamba_chunk_scan
-from fla.utils._spec import Cost, SequenceOp, Sizes, Spec
+from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 #: H is the number of groups, HV that of heads; K is the size of the state, V that of a head. What each head has one of
 #: is made below: the gradients of A and dt_bias are sums of so many terms of either sign that no rounding bounds them.

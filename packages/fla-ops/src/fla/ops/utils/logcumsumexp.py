@@ -7,8 +7,8 @@ import torch
 from fla.ops._arguments import sum_dtype
 from fla.ops.utils.reference import naive_normalised_writes
 from fla.ops.utils.writes import Results, run_writes
-from fla.utils._backend import choose_backend
-from fla.utils._validation import (
+from fla.utils.backends import choose_backend
+from fla.utils.validation import (
     FLOATING_DTYPES,
     check_cu_seqlens,
     check_floating,

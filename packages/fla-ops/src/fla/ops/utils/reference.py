@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from fla.ops._arguments import sum_dtype
-from fla.utils._varlen import boundaries
+from fla.utils.varlen import boundaries
 
 
 def naive_normalised_writes(

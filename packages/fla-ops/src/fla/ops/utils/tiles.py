@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fla.ops.hgrn.tiles import ScanTile
-from fla.utils._tiles import TileKey, TileTable, power_of_two
+from fla.utils.tiles import TileKey, TileTable, power_of_two
 
 #: Programs from which on time is not cut: a logarithm and several exponentials an element keep a warp busy longer than
 #: a plain scan does.

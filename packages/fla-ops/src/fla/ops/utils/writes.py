@@ -8,9 +8,9 @@ import torch
 
 from fla.ops._arguments import sum_dtype
 from fla.ops.utils.writes_torch import writes_bwd_torch, writes_fwd_torch
-from fla.utils._derivatives import first_order
-from fla.utils._registration import register_op
-from fla.utils._validation import count_sequences
+from fla.utils.derivatives import first_order
+from fla.utils.registration import register_op
+from fla.utils.validation import count_sequences
 
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -7,7 +7,7 @@ import torch
 from fla.ops.hgrn.scan_triton import Plan
 from fla.ops.utils import writes_kernels as kernels
 from fla.ops.utils.tiles import ENOUGH_PROGRAMS, GRADIENT_TILES, WRITES_TILES
-from fla.utils._tiles import tile_key
+from fla.utils.tiles import tile_key
 
 
 def _flat(x: torch.Tensor | None, dims: int) -> torch.Tensor | None:

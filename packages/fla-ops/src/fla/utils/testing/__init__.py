@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         get_err_ratio as get_err_ratio,
     )
 else:
-    from fla.utils._menu import lazy_names
+    from fla.utils.menu import lazy_names
 
     __getattr__ = lazy_names(__name__, _MENU)
 

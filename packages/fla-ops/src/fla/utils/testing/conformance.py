@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import torch
 
-from fla.utils._spec import Case, Results, seeded
 from fla.utils.numerics import check_error_budget, float64_rounding, get_err_ratio
+from fla.utils.spec import Case, Results, seeded
 
 #: How often a GPU computes the result, each time to be held to the budget: what races goes wrong only now and then.
 GPU_RUNS = 3

@@ -24,10 +24,10 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime.cache import get_cache_manager
 
-from fla.utils._backend import INTERPRETED, allow_triton_on_cpu
-from fla.utils._tiles import MOST_HEADS, MOST_PROGRAMS, pretend_arch
+from fla.utils.backends import INTERPRETED, allow_triton_on_cpu
 from fla.utils.testing.hazards import overwritten_operands
 from fla.utils.testing.overflow import overflowing_offsets
+from fla.utils.tiles import MOST_HEADS, MOST_PROGRAMS, pretend_arch
 
 Arch = int | str
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import torch
 from triton.runtime import JITFunction
 
-from fla.utils._spec import Case, Made, specs
+from fla.utils.spec import Case, Made, specs
 from fla.utils.testing.dry_gpu import use
 
 #: One more than the second and the third axis of a launch grid can have.

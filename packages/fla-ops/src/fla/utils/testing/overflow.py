@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fla.utils._tiles import MOST_HEADS
+from fla.utils.tiles import MOST_HEADS
 
 #: What programs, steps, rows and strides may be; the rest of 32 bits is for rounding up to whole blocks.
 LARGEST = 2**31 - 2**16

@@ -29,7 +29,7 @@ import pytest
 import torch
 from torch.utils._device import _device_constructors
 
-from fla.utils._backend import INTERPRETED
+from fla.utils.backends import INTERPRETED
 from fla.utils.testing.margins import Margins
 
 _UNPOISONED = "unpoisoned: torch.empty and its kin are left as they are"

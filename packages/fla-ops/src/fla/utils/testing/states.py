@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fla.utils._spec import SequenceOp
+from fla.utils.spec import SequenceOp
 
 #: A tensor with the sequences in its first dimension, or a tuple of such.
 State = Any

@@ -1,4 +1,7 @@
-"""Which implementation runs: the choice is by device, and an explicit choice never falls back."""
+"""Which implementation runs: the choice is by device, and an explicit choice never falls back.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 

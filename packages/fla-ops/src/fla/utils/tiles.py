@@ -1,4 +1,7 @@
-"""Tile choice: a table in code, looked up by shape, with a rule where the table is silent. No tuning at run time."""
+"""Tile choice: a table in code, looked up by shape, with a rule where the table is silent. No tuning at run time.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 

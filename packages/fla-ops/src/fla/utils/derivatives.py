@@ -1,4 +1,7 @@
-"""Functions that can be differentiated once: who asks for a second derivative is told, and nobody gets a wrong one."""
+"""Functions that can be differentiated once: who asks for a second derivative is told, and nobody gets a wrong one.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Checks on the arguments of public functions, with messages that name the argument and the fix."""
+"""Checks on the arguments of public functions, with messages that name the argument and the fix.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fla.utils import _backend
+from fla.utils import backends
 
 FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MAX_HEAD_DIM = 256
@@ -167,7 +170,7 @@ def _check_agreement(cu_seqlens: torch.Tensor, name: str, other: torch.Tensor) -
     if other.shape != cu_seqlens.shape:
         raise ValueError(f"{name}: expected shape {list(cu_seqlens.shape)} as cu_seqlens, got {list(other.shape)}")
     on_cpu = cu_seqlens.device.type == other.device.type == "cpu"
-    if torch.compiler.is_compiling() or not (on_cpu or _backend.DEBUG):
+    if torch.compiler.is_compiling() or not (on_cpu or backends.DEBUG):
         return
     for i, (expected, got) in enumerate(zip(cu_seqlens.tolist(), other.tolist())):
         if got != expected:

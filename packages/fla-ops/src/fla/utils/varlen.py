@@ -1,10 +1,13 @@
-"""Packed sequences on the host."""
+"""Packed sequences on the host.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 
 import torch
 
-from fla.utils._validation import check_boundaries
+from fla.utils.validation import check_boundaries
 
 
 def max_chunks(total: int, sequences: int, chunk_size: int) -> int:

@@ -1,4 +1,7 @@
-"""Names that are loaded when they are first asked for (PEP 562), with a suggestion for misspelt ones."""
+"""Names that are loaded when they are first asked for (PEP 562), with a suggestion for misspelt ones.
+
+Shared by the five wheels; not public: it may change in any release.
+"""
 
 from __future__ import annotations
 

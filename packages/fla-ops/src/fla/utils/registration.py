@@ -1,5 +1,7 @@
 """How an op becomes known to PyTorch: one opaque node for torch.compile, at the least host cost.
 
+Shared by the five wheels; not public: it may change in any release.
+
 An op is a ``torch.library`` definition with a fake, called inside an ``autograd.Function`` whose
 forward takes ``ctx``. docs/decisions/0001-op-registration.md has the measurement behind this.
 """

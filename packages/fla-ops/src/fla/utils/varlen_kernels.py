@@ -1,5 +1,7 @@
 """Which sequence a step or a chunk of packed sequences belongs to, found on the device.
 
+Shared by the five wheels; not public: it may change in any release.
+
 Letters: N sequences, C steps in a chunk, BN sequences and BC chunks in a block; ``b_`` a loaded block, ``o_`` offsets,
 ``m_`` a mask, ``i_`` a program or loop index.
 """

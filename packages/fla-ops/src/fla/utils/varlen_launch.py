@@ -1,5 +1,7 @@
 """What kernels need to know about packed sequences, derived on the device in each call.
 
+Shared by the five wheels; not public: it may change in any release.
+
 Nothing is kept: the boundaries may be rewritten in ways that no tensor shows.
 """
 
@@ -10,8 +12,8 @@ from typing import NamedTuple
 import torch
 import triton
 
-from fla.utils._varlen import max_chunks
-from fla.utils._varlen_kernels import chunk_table_kernel
+from fla.utils.varlen import max_chunks
+from fla.utils.varlen_kernels import chunk_table_kernel
 
 #: Sequences and chunks that a program of the table takes at once.
 SEQUENCES, CHUNKS = 256, 64

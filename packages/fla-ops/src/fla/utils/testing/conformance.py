@@ -54,7 +54,7 @@ def check_case(
             lists all of it.
     """
     function, inputs = case.make(device, dtype)
-    run = partial(_outputs_and_gradients, case.name, gradients)
+    run = partial(outputs_and_gradients, case.name, gradients)
     exact = run(function, [_as_float64(x) for x in inputs], truth)
     baseline, truth_errors = exact, dict.fromkeys(exact, 0.0)
     if dtype == torch.float64:
@@ -82,7 +82,7 @@ def check_case(
 def _truth_errors(case: Case, device: torch.device | str, truth: str, gradients: bool) -> dict[str, float]:
     """What rounding leaves in the float64 truth of each result."""
     function, inputs = case.make(device, torch.float32)
-    run = partial(_outputs_and_gradients, case.name, gradients, function)
+    run = partial(outputs_and_gradients, case.name, gradients, function)
     exact, rounded = run([_as_float64(x) for x in inputs], truth), run(inputs, truth)
     return {what: float64_rounding(get_err_ratio(expected, rounded[what])) for what, expected in exact.items()}
 
@@ -93,7 +93,7 @@ def _as_float64(x: torch.Tensor) -> torch.Tensor:
     return x.detach().double().requires_grad_(x.requires_grad)
 
 
-def _outputs_and_gradients(
+def outputs_and_gradients(
     name: str, gradients: bool, function: Callable[..., Results], inputs: Sequence[torch.Tensor], backend: str
 ) -> dict[str, torch.Tensor]:
     """Every output, and for each input that requires grad the gradient of a random projection of the outputs.

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils.spec import SequenceOp, Sizes, Spec, specs
 
 #: The GPU sleeps for so long, some 8 ms, while the host submits a call.

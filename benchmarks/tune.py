@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from run import DEFAULTS, median_ms, read_sizes
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils.numerics import get_err_ratio
 from fla.utils.spec import SequenceOp, specs
 from fla.utils.tiles import Block, TileKey, TileTable

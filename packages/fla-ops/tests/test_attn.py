@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from fla.ops.attn import naive_parallel_attn, parallel_attn, varlen
+from fla.ops._engines.softmax import varlen
+from fla.ops.attn import naive_parallel_attn, parallel_attn
 from fla.utils import backends
 from fla.utils.numerics import assert_close
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fla.ops._cases import Shape, sequence_cases
+from fla.ops._shared.cases import Shape, sequence_cases
 from fla.ops.delta_rule import (
     chunk_delta_rule,
     delta_rule_recurrence,

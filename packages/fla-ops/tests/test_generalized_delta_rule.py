@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import fla.ops.generalized_delta_rule.dplr as dplr
 import fla.ops.generalized_delta_rule.iplr as iplr
-from fla.ops._cases import Shape, sequence_cases
+from fla.ops._shared.cases import Shape, sequence_cases
 from fla.ops.delta_rule import chunk_delta_rule
 from fla.ops.generalized_delta_rule import (
     chunk_dplr_delta_rule,

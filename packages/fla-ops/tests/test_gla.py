@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
+from fla.ops._engines.decay_steps.ops import fused_recurrent_gla_bwd, fused_recurrent_gla_fwd
 from fla.ops.gla import chunk_gla, fused_recurrent_gla, naive_recurrent_gla
-from fla.ops.gla.chunk import chunk_gla_bwd, chunk_gla_fwd
-from fla.ops.gla.recurrent import fused_recurrent_gla_bwd, fused_recurrent_gla_fwd
 from fla.utils.numerics import assert_close
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fla.ops._engines.scan.ops import hgrn_bwd, hgrn_fwd
+from fla.ops._engines.scan.tiles import ScanTile
 from fla.ops.hgrn import chunk_hgrn, fused_recurrent_hgrn, naive_recurrent_hgrn
-from fla.ops.hgrn.scan import hgrn_bwd, hgrn_fwd
-from fla.ops.hgrn.tiles import ScanTile
 from fla.utils.numerics import assert_close
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.utils import _kept
-from fla.utils._kept import kept
+from fla.ops._shared import kept as _kept
+from fla.ops._shared.kept import kept
 
 
 @kept

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fla.ops._engines.second_order.features import half_square, half_square_width, taylor, taylor_width
 from fla.ops.based import fused_chunk_based, naive_parallel_based, parallel_based
-from fla.ops.based.feature_map import half_square, half_square_width, taylor, taylor_width
 from fla.ops.based.reference import naive_half_square, naive_taylor
 from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.rebased import naive_parallel_rebased, parallel_rebased

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from fla.ops._engines.selective_scan.operands import Operands
 from fla.ops.mamba import selective_scan, selective_scan_fn, selective_state_update
-from fla.ops.mamba.operands import Operands
 from fla.utils.numerics import assert_close
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils.numerics import get_err_ratio, rounding_band
 from fla.utils.spec import SequenceOp, specs
 

@@ -10,7 +10,7 @@ import torch
 import torch._dynamo.testing
 from hypothesis import given, settings, strategies as st
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils.numerics import agreement, get_err_ratio, held, share_of_limit
 from fla.utils.spec import SequenceOp, specs
 from fla.utils.testing.rewrites import REWRITES

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils import registration
 from fla.utils.spec import SequenceOp, specs
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
+from fla.ops._engines.scalar_decay.per_head import decay_per_head
 from fla.ops.lightning_attn import chunk_lightning_attn, fused_recurrent_lightning_attn
 from fla.ops.lightning_attn.api import _log_decay
 from fla.ops.retention import chunk_retention, parallel_retention
 from fla.ops.retention.api import _log_gamma
-from fla.ops.simple_gla.per_head import decay_per_head
 from fla.utils.numerics import assert_close
 
 

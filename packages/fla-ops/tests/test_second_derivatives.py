@@ -12,8 +12,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from fla.ops import chunk_delta_rule, chunk_gla
-from fla.ops._cases import flatten
-from fla.ops.based.feature_map import half_square, taylor
+from fla.ops._engines.second_order.features import half_square, taylor
+from fla.ops._shared.cases import flatten
 from fla.utils.numerics import get_err_ratio
 from fla.utils.spec import SequenceOp, specs
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import product
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
 
 import fla.ops
-from fla.ops.mamba.tiles import GRADIENT_TILES, MOST_WARPS, OUTPUT_TILES, SPANS, WARP
+from fla.ops._engines.selective_scan.tiles import GRADIENT_TILES, MOST_WARPS, OUTPUT_TILES, SPANS, WARP
 from fla.utils.tiles import Block, TileKey, TileTable
 
 DIMS = (1, 16, 40, 64, 100, 128, 200, 256)
@@ -20,16 +19,14 @@ KEYS = [TileKey(k, v, *rest) for k, v, *rest in product(DIMS, DIMS, (2, 4), (0, 
 
 
 def _tables() -> Iterator[tuple[str, TileTable[Any]]]:
-    for family in iter_modules(fla.ops.__path__, "fla.ops."):
-        if family.ispkg and find_spec(f"{family.name}.tiles") is not None:
-            for name, value in vars(import_module(f"{family.name}.tiles")).items():
-                tables = value if isinstance(value, dict) else {"": value}
-                for key, table in tables.items():
-                    if isinstance(table, TileTable):
-                        yield (
-                            " ".join(filter(None, (f"{family.name.removeprefix('fla.ops.')}.{name}", str(key)))),
-                            table,
-                        )
+    modules = [module.name for module in walk_packages(fla.ops.__path__, "fla.ops.") if module.name.endswith("tiles")]
+    for module in modules:
+        for name, value in vars(import_module(module)).items():
+            tables = value if isinstance(value, dict) else {"": value}
+            for key, table in tables.items():
+                if isinstance(table, TileTable):
+                    room = module.removeprefix("fla.ops.").removesuffix(".tiles").split(".")[-1]
+                    yield " ".join(filter(None, (f"{room}.{name}", str(key)))), table
 
 
 TABLES = dict(_tables())
@@ -109,4 +106,4 @@ def test_the_selective_scan_stores_states_between_tiles(table: TileTable[Any]) -
 
 def test_every_chunked_family_is_looked_at() -> None:
     families = {name.split(".")[0] for name in CHUNKS}
-    assert families >= {"based", "gla", "simple_gla", "gated_delta_rule", "generalized_delta_rule"}
+    assert families >= {"second_order", "channel_decay", "scalar_decay", "delta", "low_rank"}

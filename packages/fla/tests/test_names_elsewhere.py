@@ -29,8 +29,8 @@ NAMES = [
     "fla.ops.kda.gate.fused_kda_gate",
 ]
 FUNCTIONS = [
-    "fla.ops.gated_delta_rule.chunk.ChunkGatedDeltaRuleFunction",
-    "fla.ops.gated_delta_rule.fused_recurrent.FusedRecurrentFunction",
+    "fla.ops._engines.delta.ops.ChunkGatedDeltaRuleFunction",
+    "fla.ops._engines.delta_steps.ops.FusedRecurrentFunction",
 ]
 #: transformers passes these, and drops those that a signature does not show.
 PASSED = {"g", "beta", "initial_state", "output_final_state", "use_qk_l2norm_in_kernel", "cu_seqlens", "cu_seq_lens_q"}

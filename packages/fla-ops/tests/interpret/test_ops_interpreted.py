@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fla.ops._cases import flatten
+from fla.ops._shared.cases import flatten
 from fla.utils.spec import Case, SequenceOp, Spec, specs
 from fla.utils.testing.conformance import check_case
 

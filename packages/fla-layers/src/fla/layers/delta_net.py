@@ -7,8 +7,8 @@ from torch import nn
 
 from fla.layers._delta import DeltaHeads
 from fla.layers.base import Call, check_choice, check_divisible
+from fla.ops._engines.delta.options import write_strength
 from fla.ops.delta_rule import chunk_delta_rule, fused_recurrent_delta_rule
-from fla.ops.gated_delta_rule.options import write_strength
 
 QK_NORMS = ("l2", "sum")
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from fla.layers._delta import DecayingDeltaHeads, head_value_dim
 from fla.layers.base import Call
+from fla.ops._engines.delta.options import write_strength
 from fla.ops.gated_delta_product import chunk_gated_delta_product, fused_recurrent_gated_delta_product
 from fla.ops.gated_delta_rule import fused_gdn_gate
-from fla.ops.gated_delta_rule.options import write_strength
 
 
 class GatedDeltaProduct(DecayingDeltaHeads):

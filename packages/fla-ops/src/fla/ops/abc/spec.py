@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.abc.api import chunk_abc, fused_recurrent_abc
 from fla.ops.gsa.spec import cost
 from fla.ops.utils import normalised_writes, running_logsumexp

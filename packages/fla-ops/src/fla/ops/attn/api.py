@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from fla.ops._engines.softmax.dense import dense_attention, packed_attention
+from fla.ops._engines.softmax.varlen import can_run_varlen, varlen_attention
 from fla.ops.attn.reference import naive_parallel_attn
-from fla.ops.attn.sdpa import dense_attention, packed_attention
-from fla.ops.attn.varlen import can_run_varlen, varlen_attention
 from fla.utils import backends
 from fla.utils.validation import (
     bind_shapes,

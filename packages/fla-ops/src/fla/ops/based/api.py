@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads
-from fla.ops.based.chunk import run_second_order
-from fla.ops.based.feature_map import taylor, taylor_width
+from fla.ops._engines.normalised_reads.ops import RECURRENT_STEPS, LinearState, check_linear_state, run_linear_attn
+from fla.ops._engines.second_order.features import taylor, taylor_width
+from fla.ops._engines.second_order.ops import run_second_order
+from fla.ops._shared.arguments import check_heads
 from fla.ops.based.reference import naive_recurrent_based
-from fla.ops.linear_attn.normalised import RECURRENT_STEPS, LinearState, check_linear_state, run_linear_attn
 from fla.utils.backends import choose_backend
 
 EPS = 1e-6

@@ -49,13 +49,13 @@ def naive_recurrent_based(
 
 
 def naive_taylor(x: torch.Tensor) -> torch.Tensor:
-    """The features of :func:`fla.ops.based.feature_map.taylor`, one after the other."""
+    """The features of :func:`fla.ops._engines.second_order.features.taylor`, one after the other."""
     one = torch.ones_like(x[..., :1])
     return torch.cat([one, naive_half_square(torch.cat([one, x], -1))[..., 1:]], -1)
 
 
 def naive_half_square(x: torch.Tensor) -> torch.Tensor:
-    """The features of :func:`fla.ops.based.feature_map.half_square`, one after the other."""
+    """The features of :func:`fla.ops._engines.second_order.features.half_square`, one after the other."""
     dim = x.shape[-1]
     features = []
     for shift in range(dim // 2 + 1):

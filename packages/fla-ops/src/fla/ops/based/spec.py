@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._engines.second_order.features import taylor_width
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.api import parallel_based
-from fla.ops.based.feature_map import taylor_width
 from fla.ops.linear_attn.spec import cost as linear_cost
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads
+from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
+from fla.ops._engines.delta.options import unit
+from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
+from fla.ops._shared.arguments import check_heads
 from fla.ops.comba.reference import naive_recurrent_comba
-from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
-from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
-from fla.ops.gated_delta_rule.options import unit
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.comba.api import chunk_comba, fused_recurrent_comba
 from fla.ops.gated_delta_rule.spec import OPERANDS as WITHOUT_P, RAW as RAW_WITHOUT_P, STATE, cost as gated_cost
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec

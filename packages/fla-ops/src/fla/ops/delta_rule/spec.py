@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, sequence_cases
+from fla.ops._engines.delta.options import write_strength
+from fla.ops._shared.cases import Shape, draw, sequence_cases
 from fla.ops.delta_rule.api import chunk_delta_rule, fused_recurrent_delta_rule, parallel_delta_rule
-from fla.ops.gated_delta_rule.options import write_strength
 from fla.ops.gated_delta_rule.spec import cost
 from fla.utils.spec import SequenceOp, Spec
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.ops._arguments import check_heads
+from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
+from fla.ops._engines.delta.options import unit
+from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
+from fla.ops._shared.arguments import check_heads
 from fla.ops.gated_delta_product.reference import naive_recurrent_gated_delta_product
-from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
-from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
-from fla.ops.gated_delta_rule.options import unit
 from fla.utils.backends import choose_backend
 from fla.utils.validation import bind_shapes, resolve_boundaries
 

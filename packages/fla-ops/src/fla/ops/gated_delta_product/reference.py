@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import sum_dtype
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, sequence_cases
+from fla.ops._engines.delta.options import write_strength
+from fla.ops._shared.cases import Shape, draw, sequence_cases
 from fla.ops.gated_delta_product.api import chunk_gated_delta_product, fused_recurrent_gated_delta_product
 from fla.ops.gated_delta_rule import spec as gated_delta_rule
-from fla.ops.gated_delta_rule.options import write_strength
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 
 Results = tuple[torch.Tensor, torch.Tensor | None]

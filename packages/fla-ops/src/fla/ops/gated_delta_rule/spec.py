@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.gated_delta_rule.api import chunk_gated_delta_rule, fused_recurrent_gated_delta_rule
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads
-from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
-from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
+from fla.ops._engines.low_rank.ops import run_chunk_dplr_delta_rule
+from fla.ops._engines.low_rank_steps.ops import run_recurrent_dplr_delta_rule
+from fla.ops._shared.arguments import check_heads
 from fla.ops.generalized_delta_rule.reference import naive_recurrent_dplr_delta_rule
 from fla.utils.backends import choose_backend
 from fla.utils.validation import check_same_dtype, resolve_boundaries

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.generalized_delta_rule.api import (
     chunk_dplr_delta_rule,
     chunk_iplr_delta_rule,

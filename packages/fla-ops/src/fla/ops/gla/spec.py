@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.api import chunk_gla, fused_recurrent_gla
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

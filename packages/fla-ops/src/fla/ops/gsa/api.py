@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import flip_time, sum_dtype
-from fla.ops.gla.chunk import run_chunk_gla
-from fla.ops.gla.recurrent import run_recurrent_gla
+from fla.ops._engines.channel_decay.ops import run_chunk_gla
+from fla.ops._engines.decay_steps.ops import run_recurrent_gla
+from fla.ops._engines.slots.ops import run_slot_weights
+from fla.ops._shared.arguments import flip_time, sum_dtype
 from fla.ops.gsa.reference import naive_recurrent_gsa
-from fla.ops.gsa.weights import run_slot_weights
 from fla.ops.utils import normalised_writes
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (

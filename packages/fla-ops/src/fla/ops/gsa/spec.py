@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
 from fla.ops.gsa.api import chunk_gsa, fused_recurrent_gsa
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec

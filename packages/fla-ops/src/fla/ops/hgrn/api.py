@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._engines.scan.ops import run_hgrn
 from fla.ops.hgrn.reference import naive_recurrent_hgrn
-from fla.ops.hgrn.scan import run_hgrn
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     bind_shapes,

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.hgrn.api import chunk_hgrn, fused_recurrent_hgrn
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads, sum_dtype
-from fla.ops.gated_delta_rule.chunk import run_chunk_gated_delta_rule
-from fla.ops.gated_delta_rule.fused_recurrent import run_recurrent_delta_rule
-from fla.ops.gated_delta_rule.options import unit, write_strength
+from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
+from fla.ops._engines.delta.options import unit, write_strength
+from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
+from fla.ops._shared.arguments import check_heads, sum_dtype
 from fla.ops.kda.gate import check_lower_bound, fused_kda_gate
 from fla.ops.kda.reference import naive_recurrent_kda
 from fla.utils.backends import choose_backend

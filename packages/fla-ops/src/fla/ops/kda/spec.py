@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.gated_delta_rule.spec import BETA, QKV, STATE, V_FIRST, WHOLE_GATE, cost as scalar_cost
 from fla.ops.kda.api import chunk_kda, fused_recurrent_kda
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec

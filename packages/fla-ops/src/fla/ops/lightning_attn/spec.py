@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial, update_wrapper
 
-from fla.ops._cases import Shape, draw, sequence_cases
+from fla.ops._shared.cases import Shape, draw, sequence_cases
 from fla.ops.lightning_attn.api import chunk_lightning_attn, fused_recurrent_lightning_attn
 from fla.ops.retention.spec import OPERANDS, STATE
 from fla.ops.simple_gla.spec import cost

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads
-from fla.ops.linear_attn.normalised import LinearState, check_linear_state, run_linear_attn
+from fla.ops._engines.normalised_reads.ops import LinearState, check_linear_state, run_linear_attn
+from fla.ops._shared.arguments import check_heads
 from fla.ops.linear_attn.reference import naive_recurrent_linear_attn
 from fla.utils.backends import choose_backend
 

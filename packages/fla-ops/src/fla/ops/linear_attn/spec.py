@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.linear_attn.api import chunk_linear_attn, fused_recurrent_linear_attn
 from fla.ops.simple_gla import spec as simple_gla
 from fla.utils.spec import Case, Cost, SequenceOp, Sizes, Spec

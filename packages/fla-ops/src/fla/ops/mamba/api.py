@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._engines.selective_scan.ops import run_selective_scan
 from fla.ops.mamba.reference import naive_selective_scan
-from fla.ops.mamba.scan import run_selective_scan
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     bind_shapes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.mamba.api import selective_scan
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from fla.ops._arguments import check_heads, sum_dtype
-from fla.ops.based.chunk import run_second_order
-from fla.ops.based.feature_map import half_square, half_square_width
-from fla.ops.linear_attn.normalised import (
+from fla.ops._engines.normalised_reads.ops import (
     RECURRENT_STEPS,
     LinearState,
     check_linear_state,
     run_linear_attn,
     sums_and_totals,
 )
+from fla.ops._engines.second_order.features import half_square, half_square_width
+from fla.ops._engines.second_order.ops import run_second_order
+from fla.ops._shared.arguments import check_heads, sum_dtype
 from fla.ops.rebased.reference import naive_recurrent_rebased
 from fla.utils.backends import choose_backend
 

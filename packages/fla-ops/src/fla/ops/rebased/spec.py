@@ -7,8 +7,8 @@ from functools import partial
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
-from fla.ops.based.feature_map import half_square_width
+from fla.ops._engines.second_order.features import half_square_width
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.based.spec import (
     AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE,
     AROUND_ONE,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads
-from fla.ops.gla.recurrent import run_recurrent_gla
+from fla.ops._engines.decay_steps.ops import run_recurrent_gla
+from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
+from fla.ops._engines.scalar_decay.per_head import decay_per_head
+from fla.ops._shared.arguments import check_heads
 from fla.ops.retention.reference import naive_retention
 from fla.ops.simple_gla.api import parallel_simple_gla
-from fla.ops.simple_gla.chunk import run_chunk_simple_gla
-from fla.ops.simple_gla.per_head import decay_per_head
 from fla.utils.backends import choose_backend
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fla.ops._cases import Shape, draw, sequence_cases
+from fla.ops._shared.cases import Shape, draw, sequence_cases
 from fla.ops.retention.api import chunk_retention, fused_recurrent_retention, parallel_retention
 from fla.ops.simple_gla.spec import cost
 from fla.utils.spec import SequenceOp, Spec

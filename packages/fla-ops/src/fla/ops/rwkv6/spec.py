@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE, cost
 from fla.ops.rwkv6.api import chunk_rwkv6, fused_recurrent_rwkv6
 from fla.utils.spec import SequenceOp, Spec

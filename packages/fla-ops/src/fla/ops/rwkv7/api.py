@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._engines.low_rank.ops import run_chunk_dplr_delta_rule
+from fla.ops._engines.low_rank_steps.ops import run_recurrent_dplr_delta_rule
 from fla.ops.generalized_delta_rule.api import check_operands
-from fla.ops.generalized_delta_rule.chunk import run_chunk_dplr_delta_rule
-from fla.ops.generalized_delta_rule.recurrent import run_recurrent_dplr_delta_rule
 from fla.ops.rwkv7.reference import naive_recurrent_rwkv7
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries

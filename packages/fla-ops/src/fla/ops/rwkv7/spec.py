@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.generalized_delta_rule.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE, bounded, cost
 from fla.ops.rwkv7.api import chunk_rwkv7, fused_mul_recurrent_rwkv7, fused_recurrent_rwkv7
 from fla.ops.rwkv7.steps import fused_addcmul_rwkv7, fused_k_rwkv7, gate_output_correction

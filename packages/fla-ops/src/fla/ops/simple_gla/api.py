@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import check_heads, sum_dtype
-from fla.ops.gla.recurrent import run_recurrent_gla
-from fla.ops.simple_gla.chunk import run_chunk_simple_gla
+from fla.ops._engines.decay_steps.ops import run_recurrent_gla
+from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
+from fla.ops._shared.arguments import check_heads, sum_dtype
 from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries

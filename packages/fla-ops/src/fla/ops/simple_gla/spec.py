@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.simple_gla.api import chunk_simple_gla, fused_recurrent_simple_gla, parallel_simple_gla
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.ops._arguments import sum_dtype
-from fla.ops.gla.recurrent import run_recurrent_gla
-from fla.ops.simple_gla.chunk import run_chunk_simple_gla
-from fla.ops.ssd.chunk import run_chunk_ssd
+from fla.ops._engines.decay_steps.ops import run_recurrent_gla
+from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
+from fla.ops._engines.scalar_decay.weighted_ops import run_chunk_ssd
+from fla.ops._shared.arguments import sum_dtype
 from fla.ops.ssd.reference import naive_recurrent_ssd
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (

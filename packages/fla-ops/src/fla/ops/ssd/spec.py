@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from fla.ops._arguments import sum_dtype
-from fla.ops._cases import Shape, draw, launch, sequence_cases
+from fla.ops._shared.arguments import sum_dtype
+from fla.ops._shared.cases import Shape, draw, launch, sequence_cases
 from fla.ops.simple_gla.spec import AOT_SPILL_ALLOWANCE as AOT_SPILL_ALLOWANCE
 from fla.ops.ssd.api import fused_recurrent_ssd, mamba_chunk_scan
 from fla.utils.spec import Cost, SequenceOp, Sizes, Spec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops._arguments import sum_dtype
+from fla.ops._engines.normalised_writes.ops import Results, run_writes
+from fla.ops._shared.arguments import sum_dtype
 from fla.ops.utils.reference import naive_normalised_writes
-from fla.ops.utils.writes import Results, run_writes
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     FLOATING_DTYPES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from fla.ops._arguments import sum_dtype
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 

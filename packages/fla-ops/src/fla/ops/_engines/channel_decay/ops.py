@@ -1,0 +1,141 @@
+"""Host side of ``chunk_gla``: the registered ops, what is saved for the backward pass, and which backend runs."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._engines.channel_decay.algorithm import chunk_gla_bwd_torch, chunk_gla_fwd_torch
+from fla.ops._shared.arguments import state_like
+from fla.ops._shared.autograd import state_function
+from fla.utils.registration import register_op
+from fla.utils.tiles import tile_key
+
+
+def _fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    u: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+    save_scores: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return *chunk_gla_fwd_torch(q, k, v, g, u, initial_state, cu_seqlens, scale), q.new_empty(0)
+    from fla.ops._engines.channel_decay.launch import chunk_gla_fwd_triton
+
+    return chunk_gla_fwd_triton(q, k, v, g, u, initial_state, cu_seqlens, scale, save_scores)
+
+
+def _fwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    u: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+    save_scores: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if save_scores and backend == "triton":
+        from fla.ops._engines.channel_decay.tiles import CHUNK_TILES
+
+        scores = q.new_empty((*q.shape[:3], CHUNK_TILES.choose(tile_key(q, v.shape[-1])).chunk))
+    else:
+        scores = q.new_empty(0)
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens), scores
+
+
+def _bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    u: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_torch(
+            q, k, v, g, u, initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    else:
+        from fla.ops._engines.channel_decay.launch import chunk_gla_bwd_triton
+
+        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_triton(
+            q, k, v, g, u, initial_state, scores, do, dfinal_state, cu_seqlens, scale
+        )
+    return dq, dk, dv, dg, q.new_empty(0) if du is None else du, dstate
+
+
+def _bwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    u: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    scores: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv, dg, du = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, u))
+    return dq, dk, dv, dg, du, state_like(q, v, cu_seqlens)
+
+
+chunk_gla_fwd = register_op(
+    "chunk_gla_fwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
+    " str backend, bool save_scores) -> (Tensor, Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+chunk_gla_bwd = register_op(
+    "chunk_gla_bwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor scores, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+
+
+_chunk_gla = state_function(chunk_gla_fwd, chunk_gla_bwd, tells=True)
+
+
+def run_chunk_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    output_final_state: bool,
+    state_v_first: bool,
+    backend: str,
+    u: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.ops.gla.chunk_gla` on checked arguments.
+
+    With ``u [H, K]`` a step reads ``S_{t-1} + diag(u) k_t v_t^T`` instead of ``S_t``.
+    """
+    if state_v_first and initial_state is not None:
+        initial_state = initial_state.transpose(-1, -2)
+    o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, u)
+    if not output_final_state:
+        return o, None
+    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state

@@ -1,0 +1,99 @@
+r"""Gated linear attention in chunks where the values decay instead of the keys.
+
+.. math:: S_t = S_{t-1}\, \mathrm{diag}(e^{g_t}) + k_t v_t^\top, \qquad o_t = scale \cdot S_t^\top q_t
+
+The loss :math:`\sum_t do_t \cdot o_t` is that of gated linear attention with do as its queries, the decaying values as
+its keys, the keys as its values and q as the gradient of its output. So o here is the gradient of the queries there,
+and the gradients of q, k and v here are the output there and its gradients of the values and the keys.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._engines.channel_decay.algorithm import value_decay_fwd_torch
+from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
+from fla.ops._shared.arguments import state_like, sum_dtype
+from fla.utils.registration import register_op
+
+
+def _fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return value_decay_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale)
+    from fla.ops._engines.channel_decay.launch import value_decay_fwd_triton
+
+    return value_decay_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale)
+
+
+def _fwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return v.new_empty(v.shape, dtype=sum_dtype(q)), state_like(v, k, cu_seqlens)
+
+
+def _bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    do = do.to(q.dtype)
+    dq, _, scores = chunk_gla_fwd(do, v, k, g, None, initial_state, cu_seqlens, scale, backend, True)
+    _, dv, dk, dg, _, dstate = chunk_gla_bwd(
+        do, v, k, g, None, initial_state, scores, q, dfinal_state, cu_seqlens, scale, backend
+    )
+    return dq, dk, dv, dg, dstate
+
+
+def _bwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv, dg = (x.new_empty(x.shape) for x in (q, k, v, g))
+    return dq, dk, dv, dg, state_like(v, k, cu_seqlens)
+
+
+value_decay_fwd = register_op(
+    "chunk_gla_value_decay_fwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale, str backend)"
+    " -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+value_decay_bwd = register_op(
+    "chunk_gla_value_decay_bwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor do, Tensor? dfinal_state,"
+    " Tensor? cu_seqlens, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)

@@ -1,0 +1,124 @@
+"""Host side of the chunked generalized delta rule: the registered ops, and which backend runs."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._engines.low_rank.algorithm import chunk_dplr_delta_rule_bwd_torch, chunk_dplr_delta_rule_fwd_torch
+from fla.ops._shared.arguments import state_like
+from fla.ops._shared.autograd import state_function
+from fla.utils.registration import register_op
+
+
+def _fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return chunk_dplr_delta_rule_fwd_torch(q, k, v, a, b, gk, initial_state, cu_seqlens, scale)
+    from fla.ops._engines.low_rank.launch import chunk_dplr_delta_rule_fwd_triton
+
+    return chunk_dplr_delta_rule_fwd_triton(q, k, v, a, b, gk, initial_state, cu_seqlens, scale)
+
+
+def _fwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
+
+
+def _bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> list[torch.Tensor]:
+    if backend == "torch":
+        gradients = chunk_dplr_delta_rule_bwd_torch(
+            q, k, v, a, b, gk, initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    else:
+        from fla.ops._engines.low_rank.launch import chunk_dplr_delta_rule_bwd_triton
+
+        gradients = chunk_dplr_delta_rule_bwd_triton(
+            q, k, v, a, b, gk, initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    return [q.new_empty(0) if d is None else d for d in gradients]
+
+
+def _bwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> list[torch.Tensor]:
+    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, a, b, gk)]
+    return [*gradients, state_like(q, v, cu_seqlens)]
+
+
+chunk_dplr_delta_rule_fwd = register_op(
+    "chunk_dplr_delta_rule_fwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor a, Tensor b, Tensor? gk, Tensor? initial_state, Tensor? cu_seqlens,"
+    " float scale, str backend) -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+chunk_dplr_delta_rule_bwd = register_op(
+    "chunk_dplr_delta_rule_bwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor a, Tensor b, Tensor? gk, Tensor? initial_state, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend) -> Tensor[]",
+    _bwd,
+    _bwd_fake,
+)
+_chunk_dplr_delta_rule = state_function(chunk_dplr_delta_rule_fwd, chunk_dplr_delta_rule_bwd)
+
+
+def run_chunk_dplr_delta_rule(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    output_final_state: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.ops.generalized_delta_rule.chunk_dplr_delta_rule` on checked arguments."""
+    o, final_state = _chunk_dplr_delta_rule((scale, backend), cu_seqlens, initial_state, q, k, v, a, b, gk)
+    return o, final_state if output_final_state else None

@@ -1,0 +1,1 @@
+"""A transition of diagonal and low rank, one step at a time."""

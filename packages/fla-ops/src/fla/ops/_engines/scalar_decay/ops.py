@@ -1,0 +1,127 @@
+"""Host side of ``chunk_simple_gla``: the registered ops, and which backend runs."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._engines.scalar_decay.algorithm import chunk_simple_gla_bwd_torch, chunk_simple_gla_fwd_torch
+from fla.ops._shared.arguments import state_like
+from fla.ops._shared.autograd import state_function
+from fla.utils.registration import register_op
+
+
+def _fwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return chunk_simple_gla_fwd_torch(q, k, v, g, g_gamma, initial_state, cu_seqlens, scale)
+    from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_fwd_triton
+
+    return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, g_gamma), initial_state, cu_seqlens, scale)
+
+
+def _fwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
+
+
+def _bwd(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        dq, dk, dv, dg, dstate = chunk_simple_gla_bwd_torch(
+            q, k, v, g, g_gamma, initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    else:
+        from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_bwd_triton
+
+        dq, dk, dv, (dg, *_), dstate = chunk_simple_gla_bwd_triton(
+            q, k, v, Factors(g, g_gamma), initial_state, do, dfinal_state, cu_seqlens, scale
+        )
+    # A decay per head is without gradient here: one that needs it comes as a decay per step.
+    return dq, dk, dv, q.new_empty(0) if dg is None else dg, q.new_empty(0), dstate
+
+
+def _bwd_fake(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
+    dg = q.new_empty(0) if g is None else g.new_empty(g.shape)
+    return dq, dk, dv, dg, q.new_empty(0), state_like(q, v, cu_seqlens)
+
+
+chunk_simple_gla_fwd = register_op(
+    "chunk_simple_gla_fwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor? cu_seqlens,"
+    " float scale, str backend) -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+chunk_simple_gla_bwd = register_op(
+    "chunk_simple_gla_bwd",
+    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor do,"
+    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+_chunk_simple_gla = state_function(chunk_simple_gla_fwd, chunk_simple_gla_bwd)
+
+
+def run_chunk_simple_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+    output_final_state: bool,
+    state_v_first: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.ops.simple_gla.chunk_simple_gla` on checked arguments, with at most one of the decays."""
+    if state_v_first and initial_state is not None:
+        initial_state = initial_state.transpose(-1, -2)
+    o, final_state = _chunk_simple_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, g_gamma)
+    if not output_final_state:
+        return o, None
+    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state

@@ -1,0 +1,111 @@
+"""Host side of HGRN's recurrence: the registered ops, what is saved for the backward pass, and which backend runs."""
+
+from __future__ import annotations
+
+import torch
+
+from fla.ops._engines.scan.algorithm import hgrn_bwd_torch, hgrn_fwd_torch
+from fla.ops._shared.arguments import sum_dtype
+from fla.ops._shared.autograd import state_function
+from fla.utils.registration import register_op
+from fla.utils.tiles import tile_key
+from fla.utils.validation import count_sequences
+from fla.utils.varlen import max_chunks
+
+
+def _state_like(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    return x.new_empty((count_sequences(cu_seqlens, x.shape[0]), x.shape[2]), dtype=sum_dtype(x))
+
+
+def _fwd(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    backend: str,
+    save_states: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return *hgrn_fwd_torch(x, g, initial_state, cu_seqlens), x.new_empty(0)
+    from fla.ops._engines.scan.launch import hgrn_fwd_triton
+
+    return hgrn_fwd_triton(x, g, initial_state, cu_seqlens, save_states)
+
+
+def _fwd_fake(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    backend: str,
+    save_states: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    states = x.new_empty(0)
+    if save_states and backend == "triton":
+        from fla.ops._engines.scan.tiles import SCAN_TILES
+
+        batch, total, channels = x.shape
+        sequences = count_sequences(cu_seqlens, batch)
+        tiles = max_chunks(batch * total, sequences, SCAN_TILES.choose(tile_key(x, channels)).steps)
+        states = x.new_empty((tiles, channels), dtype=torch.float32)
+    return x.new_empty(x.shape), _state_like(x, cu_seqlens), states
+
+
+def _bwd(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    states: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    if backend == "torch":
+        return hgrn_bwd_torch(x, g, initial_state, do, dfinal_state, cu_seqlens)
+    from fla.ops._engines.scan.launch import hgrn_bwd_triton
+
+    return hgrn_bwd_triton(x, g, states, do, dfinal_state, cu_seqlens)
+
+
+def _bwd_fake(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    states: torch.Tensor,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return x.new_empty(x.shape), g.new_empty(g.shape), _state_like(x, cu_seqlens)
+
+
+hgrn_fwd = register_op(
+    "hgrn_fwd",
+    "(Tensor x, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, str backend, bool save_states)"
+    " -> (Tensor, Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+hgrn_bwd = register_op(
+    "hgrn_bwd",
+    "(Tensor x, Tensor g, Tensor? initial_state, Tensor states, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens,"
+    " str backend) -> (Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
+_hgrn = state_function(hgrn_fwd, hgrn_bwd, tells=True)
+
+
+def run_hgrn(
+    x: torch.Tensor,
+    g: torch.Tensor,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    output_final_state: bool,
+    backend: str,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`fla.ops.hgrn.chunk_hgrn` on checked arguments."""
+    o, final_state = _hgrn((backend,), cu_seqlens, initial_state, x, g)
+    return o, final_state if output_final_state else None

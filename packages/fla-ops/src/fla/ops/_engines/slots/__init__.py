@@ -1,0 +1,1 @@
+"""A softmax over slots and what it weighs: the second pass of gsa and abc."""

@@ -1,0 +1,1 @@
+"""What engines and families share: operands, autograd, time cut into chunks, decays, cases for specs."""

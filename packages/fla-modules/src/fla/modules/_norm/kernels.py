@@ -173,7 +173,7 @@ def norm_bwd_kernel(
 
 
 @triton.jit(do_not_specialize=["programs"])
-def sum_partials_kernel(
+def norm_sum_bwd_kernel(
     partials,
     first,
     second,

@@ -131,7 +131,7 @@ def norm_bwd(
 def _sum_partials(partials: torch.Tensor, sums: list[torch.Tensor]) -> None:
     """Sum ``[1 or 2, programs, D]`` over the programs, into one or two ``[D]``."""
     count, programs, dim = partials.shape
-    kernels.sum_partials_kernel[(-(-dim // 16), count)](
+    kernels.norm_sum_bwd_kernel[(-(-dim // 16), count)](
         partials,
         sums[0],
         sums[1] if count == 2 else None,

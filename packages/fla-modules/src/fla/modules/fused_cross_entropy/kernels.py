@@ -70,7 +70,7 @@ def gradient_block(
 
 
 @triton.jit(do_not_specialize=["first", "ignore_index"])
-def statistics_kernel(
+def cross_entropy_statistics_kernel(
     logits,
     target,
     lse,
@@ -146,7 +146,7 @@ def statistics_kernel(
 
 
 @triton.jit(do_not_specialize=["first", "ignore_index", "dloss_stride"])
-def gradient_kernel(
+def cross_entropy_bwd_kernel(
     logits,
     target,
     lse,
@@ -195,7 +195,7 @@ def gradient_kernel(
 
 
 @triton.jit(do_not_specialize=["rows", "ignore_index"])
-def reduce_kernel(
+def cross_entropy_reduce_kernel(
     target,
     lse,
     at_target,

@@ -42,7 +42,7 @@ def row_statistics(
     rows, classes = logits.shape
     lse, at_target, total = (logits.new_empty(rows, dtype=torch.float32) for _ in range(3))
     if rows:
-        kernels.statistics_kernel[(rows,)](
+        kernels.cross_entropy_statistics_kernel[(rows,)](
             logits,
             target.contiguous(),
             lse,
@@ -70,7 +70,7 @@ def logit_gradient(
     dlogits = source if inplace else torch.empty_like(source)
     if rows:
         arguments = _shape_arguments(source, options)
-        kernels.gradient_kernel[(rows * triton.cdiv(classes, arguments["BV"]),)](
+        kernels.cross_entropy_bwd_kernel[(rows * triton.cdiv(classes, arguments["BV"]),)](
             source,
             target.contiguous(),
             lse.contiguous(),
@@ -115,7 +115,7 @@ def reduce_rows(
     """See :func:`fla.modules.fused_cross_entropy.reference.reduce_rows_ref`."""
     loss, z_loss = (lse.new_empty(lse.shape if reduction == "none" else ()) for _ in range(2))
     factor = lse.new_empty(())
-    kernels.reduce_kernel[(1,)](
+    kernels.cross_entropy_reduce_kernel[(1,)](
         target.contiguous(),
         lse.contiguous(),
         at_target.contiguous(),

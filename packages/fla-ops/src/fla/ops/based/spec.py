@@ -81,7 +81,7 @@ SPEC = Spec(
 
 
 #: States in float32 are split into two halves.
-AOT_SPILL_ALLOWANCE = {"query_grad_kernel": 88}
+AOT_SPILL_ALLOWANCE = {"second_order_query_bwd_kernel": 88}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

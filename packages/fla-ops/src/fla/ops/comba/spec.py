@@ -68,7 +68,7 @@ SPEC = Spec(
 )
 
 #: An erase key of its own has other decays than the query, and with them one more tile of factors.
-AOT_SPILL_ALLOWANCE = {"walk_kernel": 144, "walk_back_kernel": 352, "key_grad_kernel": 160}
+AOT_SPILL_ALLOWANCE = {"delta_walk_fwd_kernel": 144, "delta_walk_bwd_kernel": 352, "delta_key_bwd_kernel": 160}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -103,7 +103,7 @@ SPEC = Spec(
 
 
 #: The state and what a chunk reads and writes of it are held at once: with head dimension 256 no register is left.
-AOT_SPILL_ALLOWANCE = {"walk_kernel": 640, "walk_back_kernel": 608, "key_grad_kernel": 176}
+AOT_SPILL_ALLOWANCE = {"delta_walk_fwd_kernel": 640, "delta_walk_bwd_kernel": 608, "delta_key_bwd_kernel": 176}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -128,7 +128,12 @@ SPEC = Spec(
 
 
 #: The walk holds the state beside two operands of a chunk, and the gradients of four operands are one kernel's.
-AOT_SPILL_ALLOWANCE = {"pairs_kernel": 1088, "walk_kernel": 448, "walk_back_kernel": 320, "key_grad_kernel": 272}
+AOT_SPILL_ALLOWANCE = {
+    "low_rank_pairs_fwd_kernel": 1088,
+    "low_rank_walk_fwd_kernel": 448,
+    "low_rank_walk_bwd_kernel": 320,
+    "low_rank_key_bwd_kernel": 272,
+}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

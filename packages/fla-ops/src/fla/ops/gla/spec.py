@@ -80,7 +80,7 @@ SPEC = Spec(
 
 #: The gradients of q, k and g are three accumulators of one tile, and strong decays are a branch of their own. Narrower
 #: tiles do not spill but are miscompiled on Hopper (see tiles.py), and eight warps are slower.
-AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 1088, "output_kernel": 384}
+AOT_SPILL_ALLOWANCE = {"channel_decay_key_bwd_kernel": 1088, "channel_decay_output_fwd_kernel": 384}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -86,7 +86,12 @@ SPEC = Spec(
 )
 
 #: Decay by channel makes a tile of factors for every level of halving, beside what the gated delta rule holds.
-AOT_SPILL_ALLOWANCE = {"pairs_kernel": 512, "walk_kernel": 832, "walk_back_kernel": 640, "key_grad_kernel": 272}
+AOT_SPILL_ALLOWANCE = {
+    "delta_channel_pairs_fwd_kernel": 512,
+    "delta_walk_fwd_kernel": 832,
+    "delta_walk_bwd_kernel": 640,
+    "delta_channel_key_bwd_kernel": 272,
+}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

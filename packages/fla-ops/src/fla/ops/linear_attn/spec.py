@@ -112,7 +112,7 @@ SPEC = Spec(
 
 
 #: A walk in float32 keeps its state in registers, here that of the ones too.
-AOT_SPILL_ALLOWANCE = {**simple_gla.AOT_SPILL_ALLOWANCE, "walk_kernel": 384}
+AOT_SPILL_ALLOWANCE = {**simple_gla.AOT_SPILL_ALLOWANCE, "scalar_decay_walk_kernel": 384}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -108,7 +108,7 @@ SPEC = Spec(
 )
 
 #: Addresses, which every tile reads again once: two steps of 16 states, and what the next two read, fill the registers.
-AOT_SPILL_ALLOWANCE = {"gradient_kernel": 256}
+AOT_SPILL_ALLOWANCE = {"selective_scan_bwd_kernel": 256}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

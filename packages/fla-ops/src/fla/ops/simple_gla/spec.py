@@ -88,7 +88,7 @@ SPEC = Spec(
 
 
 #: Heads that share keys add to gradients that stay in registers; a walk keeps the state there as well.
-AOT_SPILL_ALLOWANCE = {"key_grad_kernel": 592, "walk_kernel": 288}
+AOT_SPILL_ALLOWANCE = {"scalar_decay_key_bwd_kernel": 592, "scalar_decay_walk_kernel": 288}
 
 
 def aot_cases() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -6,7 +6,7 @@ A family takes part by ``aot_cases()`` in its spec module: pairs of a name and a
 the family's ops with ``backend="triton"`` on CPU tensors. The program fails where a kernel does not compile, needs more
 shared memory than a block can have, overwrites what a product still reads (``hazards.py``), computes offsets that
 overflow 32 bits (``overflow.py``), or spills more than :data:`MAX_SPILL_BYTES` a thread. A spec module may allow a
-kernel more, and says why beside it: ``AOT_SPILL_ALLOWANCE = {"state_kernel": 128}``.
+kernel more, and says why beside it: ``AOT_SPILL_ALLOWANCE = {"scan_fwd_kernel": 128}``.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def read_decays(b_m, b_g, BONUS):
 
 
 @triton.jit(do_not_specialize=["T"])
-def state_kernel(
+def channel_decay_state_kernel(
     x,
     y,
     g,
@@ -114,7 +114,7 @@ def state_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def output_kernel(
+def channel_decay_output_fwd_kernel(
     q,
     k,
     v,
@@ -205,7 +205,7 @@ def output_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def value_grad_kernel(
+def channel_decay_value_bwd_kernel(
     k,
     g,
     scores,
@@ -259,7 +259,7 @@ def value_grad_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def channel_decay_key_bwd_kernel(
     q,
     k,
     v,

@@ -27,7 +27,7 @@ def _carry_states(
     states = x.new_empty(chunks.total, heads, key_dim, value_dim)
     end = x.new_empty(chunks.sequences, heads, key_dim, value_dim, dtype=torch.float32)
     blocks = triton.cdiv(key_dim, tile.state.k) * triton.cdiv(value_dim, tile.state.v)
-    kernels.state_kernel[launch_grid(blocks, chunks.sequences, heads)](
+    kernels.channel_decay_state_kernel[launch_grid(blocks, chunks.sequences, heads)](
         x,
         y,
         g,
@@ -75,7 +75,8 @@ def chunk_gla_fwd_triton(
     states, final_state = _carry_states(k, v, g, initial_state, 1.0, chunks, tile)
     o = torch.empty_like(v)
     scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
-    kernels.output_kernel[launch_grid(triton.cdiv(value_dim, tile.output.v), chunks.total, heads=heads)](
+    grid = launch_grid(triton.cdiv(value_dim, tile.output.v), chunks.total, heads=heads)
+    kernels.channel_decay_output_fwd_kernel[grid](
         q,
         k,
         v,
@@ -133,7 +134,8 @@ def chunk_gla_bwd_triton(
     # Chunks past the end of packed sequences store nothing.
     du = None if u is None else q.new_zeros(chunks.total, heads, key_dim, dtype=torch.float32)
     where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
-    kernels.value_grad_kernel[launch_grid(triton.cdiv(value_dim, tile.value_grad.v), chunks.total, heads=heads)](
+    grid = launch_grid(triton.cdiv(value_dim, tile.value_grad.v), chunks.total, heads=heads)
+    kernels.channel_decay_value_bwd_kernel[grid](
         k,
         g,
         scores,
@@ -153,7 +155,7 @@ def chunk_gla_bwd_triton(
         num_warps=tile.value_grad.warps,
         num_stages=tile.value_grad.stages,
     )
-    kernels.key_grad_kernel[launch_grid(triton.cdiv(key_dim, tile.key_grad.k), chunks.total, heads=heads)](
+    kernels.channel_decay_key_bwd_kernel[launch_grid(triton.cdiv(key_dim, tile.key_grad.k), chunks.total, heads=heads)](
         q,
         k,
         v,
@@ -205,7 +207,8 @@ def value_decay_fwd_triton(
     chunks = cut(q, cu_seqlens, tile.chunk)
     states, final_state = _carry_states(v, k, g, initial_state, 1.0, chunks, tile)
     o = torch.empty_like(v, dtype=torch.float32)
-    kernels.key_grad_kernel[launch_grid(triton.cdiv(value_dim, tile.key_grad.k), chunks.total, heads=heads)](
+    grid = launch_grid(triton.cdiv(value_dim, tile.key_grad.k), chunks.total, heads=heads)
+    kernels.channel_decay_key_bwd_kernel[grid](
         None,
         v,
         k,

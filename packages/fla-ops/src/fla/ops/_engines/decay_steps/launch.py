@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import triton
 
-from fla.ops._engines.decay_steps.kernels import recurrent_kernel
+from fla.ops._engines.decay_steps.kernels import decay_steps_fwd_kernel
 from fla.ops._shared.step_tiles import RECURRENT_TILES
 from fla.utils.tiles import launch_grid, tile_key
 
@@ -33,7 +33,7 @@ def recurrent_gla_fwd_triton(
     o = torch.empty_like(v)
     state_dims = (value_dim, key_dim) if state_v_first else (key_dim, value_dim)
     final_state = q.new_empty(sequences, value_heads, *state_dims, dtype=torch.float32)
-    recurrent_kernel[launch_grid(triton.cdiv(value_dim, tile.v), sequences, value_heads)](
+    decay_steps_fwd_kernel[launch_grid(triton.cdiv(value_dim, tile.v), sequences, value_heads)](
         q,
         k,
         v,

@@ -25,7 +25,7 @@ from fla.ops._shared.chunk_kernels import (
 
 
 @triton.jit(do_not_specialize=["T"])
-def pairs_kernel(
+def delta_channel_pairs_fwd_kernel(
     q,
     k,
     beta,
@@ -116,7 +116,7 @@ def pairs_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def delta_channel_key_bwd_kernel(
     q,
     k,
     beta,

@@ -1,7 +1,8 @@
 """Triton kernels of the chunked gated delta rule; algorithm.py is the same algorithm in PyTorch.
 
 In a chunk of C steps let A hold the scores of q with k, and P those of the erase keys p with earlier k.
-``pairs_kernel`` writes A and R = -(I + P beta)^-1 P, and ``walk_kernel`` (``walk_kernels.py``) carries the state:
+``delta_pairs_fwd_kernel`` writes A and R = -(I + P beta)^-1 P, and ``delta_walk_fwd_kernel`` (``walk_kernels.py``)
+carries the state:
 
     Y = V - P_read S                                 X = Y + R (beta Y)
     O = Q_read S + A (beta X)                        S' = e^total S + K_write^T (beta X)
@@ -73,7 +74,7 @@ def store_pairs(
 
 
 @triton.jit(do_not_specialize=["T"])
-def pairs_kernel(
+def delta_pairs_fwd_kernel(
     q,
     k,
     p,
@@ -138,7 +139,7 @@ def pairs_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def pair_grad_kernel(
+def delta_pairs_bwd_kernel(
     k,
     p,
     beta,
@@ -251,7 +252,7 @@ def pair_grad_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def delta_key_bwd_kernel(
     q,
     k,
     p,

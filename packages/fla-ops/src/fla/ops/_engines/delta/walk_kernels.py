@@ -65,7 +65,7 @@ def decays_of_chunk(
 
 
 @triton.jit(do_not_specialize=["T"])
-def walk_kernel(
+def delta_walk_fwd_kernel(
     q,
     k,
     p,
@@ -175,7 +175,7 @@ def walk_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def walk_back_kernel(
+def delta_walk_bwd_kernel(
     q,
     k,
     p,

@@ -7,7 +7,7 @@ from fla.ops._shared.chunk_kernels import decay_of, split_program
 
 
 @triton.jit(do_not_specialize=["T"])
-def recurrent_kernel(
+def delta_steps_fwd_kernel(
     q,
     k,
     p,

@@ -1,8 +1,8 @@
 """Triton kernels of the chunked generalized delta rule; algorithm.py is the same algorithm in PyTorch.
 
 In a chunk of C steps let Q_k and Q_b hold the scores of q with k and b, scale included, and A_k and A_b those of a with
-earlier k and b. ``pairs_kernel`` writes the first three, R = (I - A_b)^-1 - I, and the operands with their decay to the
-chunk's start or end; ``walk_kernel`` carries the state:
+earlier k and b. ``low_rank_pairs_fwd_kernel`` writes the first three, R = (I - A_b)^-1 - I, and the operands with
+their decay to the chunk's start or end; ``low_rank_walk_fwd_kernel`` carries the state:
 
     Y = A_read S + A_k V        W = Y + R Y        O = scale Q_read S + Q_k V + Q_b W
     S' = e^total S + K_write^T V + B_write^T W
@@ -68,7 +68,7 @@ def scores_by_halving(
 
 
 @triton.jit(do_not_specialize=["T"])
-def pairs_kernel(
+def low_rank_pairs_fwd_kernel(
     q,
     k,
     a,
@@ -187,7 +187,7 @@ def pairs_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def walk_kernel(
+def low_rank_walk_fwd_kernel(
     q_read,
     a_read,
     k_write,
@@ -271,7 +271,7 @@ def walk_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def walk_back_kernel(
+def low_rank_walk_bwd_kernel(
     q_read,
     a_read,
     k_write,
@@ -352,7 +352,7 @@ def walk_back_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def pair_grad_kernel(
+def low_rank_pairs_bwd_kernel(
     do,
     dy,
     v,
@@ -411,7 +411,7 @@ def pair_grad_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def low_rank_key_bwd_kernel(
     q,
     k,
     a,

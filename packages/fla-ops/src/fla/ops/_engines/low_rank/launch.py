@@ -147,7 +147,7 @@ def chunk_dplr_delta_rule_bwd_triton(
     dscores = q.new_empty(4, *pairs.qk.shape)
     block = call.tile.pair_grad
     grid = (*launch_grid(call.chunks.total, heads=heads), 4)
-    kernels.pair_grad_kernel[grid](
+    kernels.low_rank_pairs_bwd_kernel[grid](
         do,
         dy,
         call.v,
@@ -164,7 +164,7 @@ def chunk_dplr_delta_rule_bwd_triton(
     dq, dk, da, db = (torch.empty_like(call.q) for _ in range(4))
     dg = torch.empty_like(call.g)
     block = call.tile.key_grad
-    kernels.key_grad_kernel[launch_grid(triton.cdiv(key_dim, block.k), call.chunks.total, heads=heads)](
+    kernels.low_rank_key_bwd_kernel[launch_grid(triton.cdiv(key_dim, block.k), call.chunks.total, heads=heads)](
         call.q,
         call.k,
         call.a,
@@ -205,7 +205,7 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
     corrections = qk.new_empty(halves(qk.dtype), *qk.shape)
     q, a, k, b = (torch.empty_like(call.q) for _ in range(4))
     total = call.q.new_empty(call.chunks.total, heads, key_dim, dtype=torch.float32)
-    kernels.pairs_kernel[launch_grid(call.chunks.total, heads=heads)](
+    kernels.low_rank_pairs_fwd_kernel[launch_grid(call.chunks.total, heads=heads)](
         call.q,
         call.k,
         call.a,
@@ -247,7 +247,7 @@ def _walk(
 ) -> None:
     """Fill o and the final states, or for the backward pass W and the states before each chunk."""
     block, (heads, key_dim, value_dim) = call.tile.walk, call.dims
-    kernels.walk_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
+    kernels.low_rank_walk_fwd_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
         pairs.q,
         pairs.a,
         pairs.k,
@@ -291,7 +291,7 @@ def _walk_back(
     """Fill dv, dy and the gradients of the states after each chunk; returns those of the initial states."""
     block, (heads, key_dim, value_dim) = call.tile.walk_back, call.dims
     dstart = call.q.new_empty(call.chunks.sequences, *call.dims, dtype=torch.float32)
-    kernels.walk_back_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
+    kernels.low_rank_walk_bwd_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
         pairs.q,
         pairs.a,
         pairs.k,

@@ -1,8 +1,9 @@
 """Triton kernels of the running log-sum-exp and of the writes and decays that it normalises, by channel.
 
-They walk over time as the kernels of ``fla/ops/_engines/scan/kernels.py`` do, in tiles and, where time is cut, in segments
-that a first kernel sums up. A sum of exponentials is a pair ``(m, l)``, ``e^m l`` with m the largest exponent: l is at
-least 1, or 0 where nothing was added yet, and neither it nor what is made of it rounds by how large the exponents are.
+They walk over time as the kernels of ``fla/ops/_engines/scan/kernels.py`` do, in tiles and, where time is cut, in
+segments that a first kernel sums up. A sum of exponentials is a pair ``(m, l)``, ``e^m l`` with m the largest exponent:
+l is at least 1, or 0 where nothing was added yet, and neither it nor what is made of it rounds by how large the
+exponents are.
 
 The gradient of every z, ``dz``, gathers from the last step to the first: ``dz_t = x_t + e^decay_{t+1} dz_{t+1}``, where
 ``x_t = ddecay_{t+1} - ddecay_t - write_t dwrite_t`` is what step t itself gives.
@@ -65,7 +66,7 @@ def load_start(start, o_state, m_state, BD: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def logsumexp_kernel(
+def normalised_writes_summary_fwd_kernel(
     s,
     sums,
     cu_seqlens,
@@ -96,7 +97,7 @@ def logsumexp_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def writes_kernel(
+def normalised_writes_fwd_kernel(
     s,
     write,
     decay,
@@ -187,7 +188,7 @@ def own_gradient(write, dwrite, ddecay, dz, offset, i_t, o_t, o_d, left, b_start
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def gradient_summary_kernel(
+def normalised_writes_summary_bwd_kernel(
     write,
     decay,
     dwrite,
@@ -232,7 +233,7 @@ def gradient_summary_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def gradient_kernel(
+def normalised_writes_bwd_kernel(
     write,
     decay,
     dwrite,

@@ -31,8 +31,8 @@ def writes_fwd_triton(
     last, sums = plan.new_state(flat, start, -torch.inf), None
     if plan.is_cut:
         sums = flat.new_empty(plan.segments.total, flat.shape[2], dtype=torch.float32)
-        kernels.logsumexp_kernel[plan.grid](flat, sums, **plan.options(flat))
-    kernels.writes_kernel[plan.grid](flat, write, decay, z, start, last, sums, **plan.options(flat))
+        kernels.normalised_writes_summary_fwd_kernel[plan.grid](flat, sums, **plan.options(flat))
+    kernels.normalised_writes_fwd_kernel[plan.grid](flat, write, decay, z, start, last, sums, **plan.options(flat))
     return write, decay, last.view(-1, *s.shape[2:]), s.new_empty(0, dtype=torch.float32) if z is None else z
 
 
@@ -57,6 +57,6 @@ def writes_bwd_triton(
     decays, sums = None, None
     if plan.is_cut:
         decays, sums = flat.new_empty(2, plan.segments.total, flat.shape[2], dtype=torch.float32)
-        kernels.gradient_summary_kernel[plan.grid](*given, decays, sums, **plan.options(flat))
-    kernels.gradient_kernel[plan.grid](*given, ds, dstart, dend, decays, sums, **plan.options(flat))
+        kernels.normalised_writes_summary_bwd_kernel[plan.grid](*given, decays, sums, **plan.options(flat))
+    kernels.normalised_writes_bwd_kernel[plan.grid](*given, ds, dstart, dend, decays, sums, **plan.options(flat))
     return ds, write.new_empty(0, dtype=torch.float32) if dstart is None else dstart.view(-1, *write.shape[2:])

@@ -97,7 +97,7 @@ def store_outputs(
 
 
 @triton.jit(do_not_specialize=["T"])
-def state_kernel(
+def scalar_decay_state_kernel(
     y,
     v,
     g,
@@ -166,7 +166,7 @@ def state_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def output_kernel(
+def scalar_decay_output_fwd_kernel(
     x,
     y,
     v,
@@ -248,7 +248,7 @@ def output_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def walk_kernel(
+def scalar_decay_walk_kernel(
     x,
     y,
     v,

@@ -26,7 +26,7 @@ def decay_grad(b_between, b_read, b_written, total, o_i, o_j, DTYPE: tl.constexp
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def scalar_decay_key_bwd_kernel(
     q,
     k,
     v,

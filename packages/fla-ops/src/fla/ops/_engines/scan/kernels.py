@@ -91,7 +91,7 @@ def gather(decays, sums, b_h, i_s, i_l, segments, o_d, D: tl.constexpr, S: tl.co
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def summary_kernel(
+def scan_summary_kernel(
     x,
     g,
     decays,
@@ -131,7 +131,7 @@ def summary_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def output_kernel(
+def scan_fwd_kernel(
     x,
     g,
     o,
@@ -183,7 +183,7 @@ def output_kernel(
 
 
 @triton.jit(do_not_specialize=["T", "L"])
-def gradient_kernel(
+def scan_bwd_kernel(
     x,
     g,
     states,

@@ -46,7 +46,7 @@ def products(x, y, stride, o_i, o_j, m_c, V: tl.constexpr, C: tl.constexpr, BV: 
 
 
 @triton.jit(do_not_specialize=["T"])
-def query_grad_kernel(
+def second_order_query_bwd_kernel(
     q,
     k,
     v,
@@ -130,7 +130,7 @@ def query_grad_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def key_grad_kernel(
+def second_order_key_bwd_kernel(
     q,
     k,
     v,

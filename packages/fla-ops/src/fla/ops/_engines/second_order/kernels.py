@@ -65,7 +65,7 @@ def load_inverse(totals, o_c, m_c, eps, H: tl.constexpr, NORMALIZE: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["T"])
-def state_kernel(
+def second_order_state_kernel(
     x,
     y,
     totals,
@@ -147,7 +147,7 @@ def state_kernel(
 
 
 @triton.jit(do_not_specialize=["T"])
-def output_kernel(
+def second_order_output_fwd_kernel(
     x,
     x_other,
     y,

@@ -198,7 +198,7 @@ def gradient_tiles(
 
 
 @triton.jit(do_not_specialize=["T", "STEPS"])
-def gradient_kernel(
+def selective_scan_bwd_kernel(
     u,
     delta,
     A,

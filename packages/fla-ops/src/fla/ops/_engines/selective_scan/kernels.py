@@ -214,7 +214,7 @@ def output_steps(
 
 
 @triton.jit(do_not_specialize=["T"])
-def output_kernel(
+def selective_scan_fwd_kernel(
     u,
     delta,
     A,

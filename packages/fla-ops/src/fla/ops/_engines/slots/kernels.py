@@ -17,7 +17,7 @@ def rows(R, M: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["R"])
-def softmax_kernel(scores, weights, R, M: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr):
+def slots_softmax_fwd_kernel(scores, weights, R, M: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr):
     """Weights of scores, computed in float32."""
     o, m = rows(R, M, BR, BM)
     # Rows that are not there have scores too, for none of theirs to be NaN.
@@ -29,7 +29,7 @@ def softmax_kernel(scores, weights, R, M: tl.constexpr, BR: tl.constexpr, BM: tl
 
 
 @triton.jit(do_not_specialize=["R"])
-def softmax_gradient_kernel(weights, dweights, dscores, R, M: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr):
+def slots_softmax_bwd_kernel(weights, dweights, dscores, R, M: tl.constexpr, BR: tl.constexpr, BM: tl.constexpr):
     """``dscores = weights (dweights - sum(weights dweights))``."""
     o, m = rows(R, M, BR, BM)
     b_weights = tl.load(weights + o, mask=m, other=0.0).to(tl.float32)

@@ -27,10 +27,10 @@ def _launch(kernel: Any, *tensors: torch.Tensor) -> torch.Tensor:
 def slot_softmax_triton(scores: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Weights of the scores."""
     scores = scores.contiguous()
-    return _launch(kernels.softmax_kernel, scores, torch.empty_like(scores, dtype=dtype))
+    return _launch(kernels.slots_softmax_fwd_kernel, scores, torch.empty_like(scores, dtype=dtype))
 
 
 def slot_softmax_bwd_triton(weights: torch.Tensor, dweights: torch.Tensor) -> torch.Tensor:
     """Gradient of the scores in the dtype of the weights."""
     weights, dweights = weights.contiguous(), dweights.contiguous()
-    return _launch(kernels.softmax_gradient_kernel, weights, dweights, torch.empty_like(weights))
+    return _launch(kernels.slots_softmax_bwd_kernel, weights, dweights, torch.empty_like(weights))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_a_public_module_keeps_its_names_and_their_signatures(path: str) -> None
 
 @pytest.mark.parametrize("part", CONTENTS)
 def test_a_part_keeps_what_lies_at_its_top(part: str) -> None:
-    assert set(record.contents(part)) >= set(CONTENTS[part])
+    gone = set(CONTENTS[part]) - set(record.contents(part))
+    # What has moved may still be imported by its old path.
+    assert all(find_spec(f"fla.{part}.{name}") for name in gone), gone
 
 
 def test_ops_keep_their_names_and_schemas() -> None:

@@ -17,7 +17,7 @@ _MOVED: dict[str, str] = {}
 
 
 class _Finder(MetaPathFinder, Loader):
-    """Asked last, so a module that exists is never hidden."""
+    """Asked first: a folder that an old version left behind would count as a package, and hide what has moved."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -38,5 +38,5 @@ def moved(paths: Mapping[str, str]) -> None:
         paths: old path -> new path. The package that holds an old path calls this when it is imported.
     """
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        sys.meta_path.insert(0, _Finder())
     _MOVED.update(paths)

@@ -8,9 +8,10 @@ forward takes ``ctx``. docs/decisions/0001-op-registration.md has the measuremen
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Any
+from inspect import Parameter, Signature, signature
+from typing import Any, get_type_hints
 
 import torch
 
@@ -18,26 +19,80 @@ _LIBRARY = torch.library.Library("fla", "FRAGMENT")
 
 
 def register_op(
-    name: str, schema: str, implementation: Callable[..., Any], fake: Callable[..., Any]
+    name: str,
+    run: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    mutates: Sequence[str] = (),
+    options: type | None = None,
 ) -> Callable[..., Any]:
     """Define ``fla::<name>`` and return the callable to use for it.
 
     Args:
-        name: op name, ``<family>_<form>_fwd`` or ``..._bwd``.
-        schema: argument and result list, such as ``"(Tensor q, float scale) -> (Tensor, Tensor)"``.
-        implementation: what runs, on every device; autograd and autocast are off inside, and the current GPU is the
-            one that the tensors lie on: kernels are launched there.
-        fake: the same signature, returning empty tensors of the right shape, dtype and device.
+        name: op name, ``<family>_<form>_fwd`` or ``..._bwd``. It is fixed: exported programs contain it.
+        run: what runs, on every device; autograd and autocast are off inside, and the current GPU is the one that the
+            tensors lie on: kernels are launched there. The schema is inferred from its annotations.
+        fake: from those of the arguments that it names, empty tensors of the right shape, dtype and device.
+        mutates: names of the arguments that are written to.
+        options: the named tuple whose fields ``run`` takes as ``*options``.
     """
-    _LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIBRARY.define(name + _schema(run, mutates, options), tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.fla, name).default
     names = [argument.name for argument in op._schema.arguments]
-    run = _in_its_place(implementation)
+    implementation = _in_its_place(run)
     if "cu_seqlens" in names:
-        run = _with_contiguous(run, names.index("cu_seqlens"))
-    _LIBRARY.impl(name, run, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"fla::{name}", fake, lib=_LIBRARY)
+        implementation = _with_contiguous(implementation, names.index("cu_seqlens"))
+    _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fla::{name}", _by_name(fake, names), lib=_LIBRARY)
     return op  # type: ignore[no-any-return]
+
+
+def _schema(run: Callable[..., Any], mutates: Sequence[str], options: type | None) -> str:
+    hints, parameters = get_type_hints(run), []
+    for parameter in signature(run).parameters.values():
+        if parameter.kind is Parameter.VAR_POSITIONAL and options is not None:
+            fields = get_type_hints(options).items()
+            parameters += [Parameter(n, Parameter.POSITIONAL_OR_KEYWORD, annotation=kind) for n, kind in fields]
+        else:
+            parameters.append(parameter.replace(annotation=hints[parameter.name]))
+
+    def described() -> None: ...
+
+    returned = None if hints["return"] is type(None) else hints["return"]
+    described.__signature__ = Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
+    return torch.library.infer_schema(described, mutates_args=tuple(mutates))
+
+
+def fake_gradients(run: Callable[..., Any], like_state: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """The fake of a backward pass ``(*operands, initial_state, ...) -> (*gradients, dinitial_state)``.
+
+    Args:
+        run: the backward pass. A gradient is like its operand, empty where there is none.
+        like_state: from those of the arguments that it names, an empty tensor like the gradient of the initial state.
+    """
+    names = list(signature(run).parameters)
+    operands, state = names.index("initial_state"), _by_name(like_state, names)
+    make = list if get_type_hints(run)["return"] == list[torch.Tensor] else tuple
+
+    def fake(*args: Any) -> Any:
+        gradients = [args[0].new_empty(0) if x is None else x.new_empty(x.shape) for x in args[:operands]]
+        return make([*gradients, state(*args)])
+
+    return fake
+
+
+def _by_name(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """``function`` called with all arguments, of which it gets those that it names."""
+    parameters = signature(function).parameters.values()
+    if any(parameter.kind is Parameter.VAR_POSITIONAL for parameter in parameters):
+        return function
+    wanted = [parameter.name for parameter in parameters if parameter.name in names]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(names, args)), **kwargs}
+        return function(**{name: given[name] for name in wanted})
+
+    return call
 
 
 def _with_contiguous(implementation: Callable[..., Any], place: int) -> Callable[..., Any]:

@@ -11,13 +11,7 @@ from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 
 
-def _fwd(*args: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    from fla.modules._norm.launch import norm_fwd
-
-    return norm_fwd(*args)
-
-
-def _fwd_fake(
+def _fwd(
     x: torch.Tensor,
     gate: torch.Tensor | None,
     weight: torch.Tensor | None,
@@ -31,17 +25,19 @@ def _fwd_fake(
     total_dtype: torch.dtype | None,
     quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    from fla.modules._norm.launch import norm_fwd
+
+    return norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype, quantise)
+
+
+def _fwd_fake(
+    x: torch.Tensor, out_dtype: torch.dtype, total_dtype: torch.dtype | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
     return x.new_empty(x.shape, dtype=out_dtype), total
 
 
-def _bwd(*args: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    from fla.modules._norm.launch import norm_bwd
-
-    return norm_bwd(*args)
-
-
-def _bwd_fake(
+def _bwd(
     total: torch.Tensor,
     gate: torch.Tensor | None,
     weight: torch.Tensor | None,
@@ -55,6 +51,19 @@ def _bwd_fake(
     x_dtype: torch.dtype,
     residual_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    from fla.modules._norm.launch import norm_bwd
+
+    return norm_bwd(total, gate, weight, bias, dy, dtotal, kind, activation, eps, groups, x_dtype, residual_dtype)
+
+
+def _bwd_fake(
+    total: torch.Tensor,
+    gate: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    x_dtype: torch.dtype,
+    residual_dtype: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     separate = residual_dtype not in (None, x_dtype)
     return (
         total.new_empty(total.shape, dtype=x_dtype),
@@ -63,21 +72,8 @@ def _bwd_fake(
     )  # type: ignore[return-value]
 
 
-norm_fwd = register_op(
-    "norm_fwd",
-    "(Tensor x, Tensor? gate, Tensor? weight, Tensor? bias, Tensor? residual, str kind, str activation, float eps,"
-    " int groups, ScalarType out_dtype, ScalarType? total_dtype, bool quantise) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-norm_bwd = register_op(
-    "norm_bwd",
-    "(Tensor total, Tensor? gate, Tensor? weight, Tensor? bias, Tensor dy, Tensor? dtotal, str kind, str activation,"
-    " float eps, int groups, ScalarType x_dtype, ScalarType? residual_dtype)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+norm_fwd = register_op("norm_fwd", _fwd, _fwd_fake)
+norm_bwd = register_op("norm_bwd", _bwd, _bwd_fake)
 
 
 class NormFunction(torch.autograd.Function):

@@ -18,7 +18,7 @@ def _fwd(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.Ten
     return glu_fwd(x, y, gate, power)
 
 
-def _fwd_fake(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.Tensor:
+def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape)
 
 
@@ -30,19 +30,12 @@ def _bwd(
     return glu_bwd(x, y, dz, gate, power, with_z)
 
 
-def _bwd_fake(
-    x: torch.Tensor, y: torch.Tensor, dz: torch.Tensor, gate: str, power: float, with_z: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _bwd_fake(x: torch.Tensor, with_z: bool) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape), x.new_empty(x.shape if with_z else 0)
 
 
-glu_fwd = register_op("glu_fwd", "(Tensor x, Tensor y, str gate, float power) -> Tensor", _fwd, _fwd_fake)
-glu_bwd = register_op(
-    "glu_bwd",
-    "(Tensor x, Tensor y, Tensor dz, str gate, float power, bool with_z) -> (Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+glu_fwd = register_op("glu_fwd", _fwd, _fwd_fake)
+glu_bwd = register_op("glu_bwd", _bwd, _bwd_fake)
 
 
 class GLUFunction(torch.autograd.Function):

@@ -25,15 +25,7 @@ def _fwd(
     return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)
 
 
-def _fwd_fake(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    residual: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    activate: bool,
-) -> torch.Tensor:
+def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape)
 
 
@@ -52,13 +44,7 @@ def _bwd(
 
 
 def _bwd_fake(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    dy: torch.Tensor,
-    activate: bool,
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, initial_state: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dx, dweight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     dbias, dinitial_state = (x.new_empty(0) if p is None else p.new_empty(p.shape) for p in (bias, initial_state))
@@ -81,38 +67,13 @@ def _update(
     return conv_update(x, cache, residual, weight, bias, activate)
 
 
-def _update_fake(
-    x: torch.Tensor,
-    cache: torch.Tensor,
-    residual: torch.Tensor | None,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    activate: bool,
-    backend: str,
-) -> torch.Tensor:
+def _update_fake(x: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape)
 
 
-conv_fwd = register_op(
-    "causal_conv1d_fwd",
-    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, Tensor? initial_state, Tensor? cu_seqlens,"
-    " bool activate) -> Tensor",
-    _fwd,
-    _fwd_fake,
-)
-conv_bwd = register_op(
-    "causal_conv1d_bwd",
-    "(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? cu_seqlens, Tensor dy, bool activate)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
-conv_update = register_op(
-    "causal_conv1d_update",
-    "(Tensor x, Tensor(a!) cache, Tensor? residual, Tensor weight, Tensor? bias, bool activate, str backend) -> Tensor",
-    _update,
-    _update_fake,
-)
+conv_fwd = register_op("causal_conv1d_fwd", _fwd, _fwd_fake)
+conv_bwd = register_op("causal_conv1d_bwd", _bwd, _bwd_fake)
+conv_update = register_op("causal_conv1d_update", _update, _update_fake, mutates=("cache",))
 
 
 class CausalConv1dFunction(torch.autograd.Function):

@@ -12,8 +12,6 @@ from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, reduce
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 
-_OPTIONS = "int ignore_index, float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes"
-
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -59,7 +57,7 @@ def _statistics(logits: torch.Tensor, target: torch.Tensor, backend: str, *optio
     return row_statistics(logits, target, LossOptions(*options), backend)
 
 
-def _statistics_fake(logits: torch.Tensor, target: torch.Tensor, backend: str, *options: Any) -> Triple:
+def _statistics_fake(logits: torch.Tensor) -> Triple:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     lse, at_target, total = (logits.new_empty(logits.shape[0], dtype=dtype) for _ in range(3))
     return lse, at_target, total
@@ -77,30 +75,54 @@ def _reduce(
     return reduce_rows(target, lse, at_target, total, reduction, LossOptions(*options), backend)
 
 
-def _reduce_fake(
-    target: torch.Tensor,
-    lse: torch.Tensor,
-    at_target: torch.Tensor,
-    total: torch.Tensor,
-    reduction: str,
-    backend: str,
-    *options: Any,
-) -> Triple:
+def _reduce_fake(lse: torch.Tensor, reduction: str) -> Triple:
     loss, z = (lse.new_empty(lse.shape if reduction == "none" else ()) for _ in range(2))
     return loss, z, lse.new_empty(())
 
 
-def _write_gradient(
-    inplace: bool,
+def _gradient(
     logits: torch.Tensor,
     target: torch.Tensor,
     lse: torch.Tensor,
     dloss: torch.Tensor,
     factor: torch.Tensor,
     backend: str,
-    *arguments: Any,
+    *options: Any,
 ) -> torch.Tensor:
-    options = LossOptions(*arguments)
+    return _write_gradient(logits, target, lse, dloss, factor, backend, LossOptions(*options), inplace=False)
+
+
+def _gradient_fake(logits: torch.Tensor) -> torch.Tensor:
+    return logits.new_empty(logits.shape)
+
+
+def _gradient_inplace(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    dloss: torch.Tensor,
+    factor: torch.Tensor,
+    backend: str,
+    *options: Any,
+) -> None:
+    _write_gradient(logits, target, lse, dloss, factor, backend, LossOptions(*options), inplace=True)
+
+
+def _gradient_inplace_fake() -> None:
+    return None
+
+
+def _write_gradient(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    lse: torch.Tensor,
+    dloss: torch.Tensor,
+    factor: torch.Tensor,
+    backend: str,
+    options: LossOptions,
+    *,
+    inplace: bool,
+) -> torch.Tensor:
     if backend != "triton":
         gradient = logit_gradient_ref(logits, target, lse, dloss, factor, options)
         return logits.copy_(gradient) if inplace else gradient
@@ -109,47 +131,11 @@ def _write_gradient(
     return launch.logit_gradient(logits, target, lse, dloss, factor, options, inplace)
 
 
-def _gradient(*arguments: Any) -> torch.Tensor:
-    return _write_gradient(False, *arguments)
-
-
-def _gradient_fake(*arguments: Any) -> torch.Tensor:
-    logits: torch.Tensor = arguments[0]
-    return logits.new_empty(logits.shape)
-
-
-def _gradient_inplace(*arguments: Any) -> None:
-    _write_gradient(True, *arguments)
-
-
-def _gradient_inplace_fake(*arguments: Any) -> None:
-    return None
-
-
-cross_entropy_fwd = register_op(
-    "cross_entropy_fwd",
-    f"(Tensor logits, Tensor target, str backend, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
-    _statistics,
-    _statistics_fake,
-)
-cross_entropy_reduce_fwd = register_op(
-    "cross_entropy_reduce_fwd",
-    "(Tensor target, Tensor lse, Tensor at_target, Tensor total, str reduction, str backend,"
-    f" {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
-    _reduce,
-    _reduce_fake,
-)
-cross_entropy_bwd = register_op(
-    "cross_entropy_bwd",
-    f"(Tensor logits, Tensor target, Tensor lse, Tensor dloss, Tensor factor, str backend, {_OPTIONS}) -> Tensor",
-    _gradient,
-    _gradient_fake,
-)
+cross_entropy_fwd = register_op("cross_entropy_fwd", _statistics, _statistics_fake, options=LossOptions)
+cross_entropy_reduce_fwd = register_op("cross_entropy_reduce_fwd", _reduce, _reduce_fake, options=LossOptions)
+cross_entropy_bwd = register_op("cross_entropy_bwd", _gradient, _gradient_fake, options=LossOptions)
 cross_entropy_bwd_ = register_op(
-    "cross_entropy_bwd_",
-    f"(Tensor(a!) logits, Tensor target, Tensor lse, Tensor dloss, Tensor factor, str backend, {_OPTIONS}) -> ()",
-    _gradient_inplace,
-    _gradient_inplace_fake,
+    "cross_entropy_bwd_", _gradient_inplace, _gradient_inplace_fake, mutates=("logits",), options=LossOptions
 )
 
 

@@ -120,15 +120,7 @@ def _walk_fake(
     return scalar, torch.empty_like(scalar), *gradients
 
 
-linear_cross_entropy_fwd = register_op(
-    "linear_cross_entropy_fwd",
-    "(Tensor x, Tensor target, Tensor weight, Tensor? bias, str reduction, int num_chunks, float l2_penalty,"
-    " bool wide_sums, bool needs_dx, bool needs_dweight, bool needs_dbias, str backend, int ignore_index,"
-    " float smoothing, float scale, float lse_square, float cap, SymInt first, SymInt classes)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _walk,
-    _walk_fake,
-)
+linear_cross_entropy_fwd = register_op("linear_cross_entropy_fwd", _walk, _walk_fake, options=LossOptions)
 
 
 class LinearCrossEntropyFunction(torch.autograd.Function):

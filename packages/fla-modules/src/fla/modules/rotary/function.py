@@ -32,29 +32,11 @@ def _rotary(
     return y_q, q.new_empty(0) if y_k is None else y_k
 
 
-def _rotary_fake(
-    q: torch.Tensor,
-    k: torch.Tensor | None,
-    cos: torch.Tensor,
-    sin: torch.Tensor,
-    cos_k: torch.Tensor | None,
-    sin_k: torch.Tensor | None,
-    offsets: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    offset: int,
-    interleaved: bool,
-    conjugate: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _rotary_fake(q: torch.Tensor, k: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return q.new_empty(q.shape), q.new_empty(0) if k is None else k.new_empty(k.shape)
 
 
-rotary = register_op(
-    "rotary",
-    "(Tensor q, Tensor? k, Tensor cos, Tensor sin, Tensor? cos_k, Tensor? sin_k, Tensor? offsets, Tensor? cu_seqlens,"
-    " SymInt offset, bool interleaved, bool conjugate) -> (Tensor, Tensor)",
-    _rotary,
-    _rotary_fake,
-)
+rotary = register_op("rotary", _rotary, _rotary_fake)
 
 
 class RotaryFunction(torch.autograd.Function):

@@ -17,7 +17,7 @@ def _fwd(x: torch.Tensor, cache: torch.Tensor | None, cu_seqlens: torch.Tensor |
     return shift_fwd(x, cache, cu_seqlens)
 
 
-def _fwd_fake(x: torch.Tensor, cache: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
     return x.new_empty(x.shape)
 
 
@@ -36,10 +36,8 @@ def _bwd_fake(
     return dy.new_empty(dy.shape), dy.new_empty(shape, dtype=cache_dtype)
 
 
-shift_fwd = register_op("token_shift_fwd", "(Tensor x, Tensor? cache, Tensor? cu_seqlens) -> Tensor", _fwd, _fwd_fake)
-shift_bwd = register_op(
-    "token_shift_bwd", "(Tensor dy, Tensor? cu_seqlens, ScalarType? cache_dtype) -> (Tensor, Tensor)", _bwd, _bwd_fake
-)
+shift_fwd = register_op("token_shift_fwd", _fwd, _fwd_fake)
+shift_bwd = register_op("token_shift_bwd", _bwd, _bwd_fake)
 
 
 class TokenShiftFunction(torch.autograd.Function):

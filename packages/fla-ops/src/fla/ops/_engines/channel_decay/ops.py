@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.channel_decay.algorithm import chunk_gla_bwd_torch, chunk_gla_fwd_torch
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
 
 
@@ -31,16 +31,7 @@ def _fwd(
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    u: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-    save_scores: bool,
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, backend: str, save_scores: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     if save_scores and backend == "triton":
         from fla.ops._engines.channel_decay.tiles import CHUNK_TILES
@@ -78,39 +69,8 @@ def _bwd(
     return dq, dk, dv, dg, q.new_empty(0) if du is None else du, dstate
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    u: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    scores: torch.Tensor,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv, dg, du = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, u))
-    return dq, dk, dv, dg, du, state_like(q, v, cu_seqlens)
-
-
-chunk_gla_fwd = register_op(
-    "chunk_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor? cu_seqlens, float scale,"
-    " str backend, bool save_scores) -> (Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-chunk_gla_bwd = register_op(
-    "chunk_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? u, Tensor? initial_state, Tensor scores, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+chunk_gla_fwd = register_op("chunk_gla_fwd", _fwd, _fwd_fake)
+chunk_gla_bwd = register_op("chunk_gla_bwd", _bwd, fake_gradients(_bwd, state_like))
 
 
 _chunk_gla = state_function(chunk_gla_fwd, chunk_gla_bwd, tells=True)

@@ -14,7 +14,12 @@ import torch
 from fla.ops._engines.channel_decay.algorithm import value_decay_fwd_torch
 from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops._shared.arguments import state_like, sum_dtype
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
+
+
+def _state_like(k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    """The state has its values first: they are the keys of the engine."""
+    return state_like(v, k, cu_seqlens)
 
 
 def _fwd(
@@ -35,16 +40,9 @@ def _fwd(
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape, dtype=sum_dtype(q)), state_like(v, k, cu_seqlens)
+    return v.new_empty(v.shape, dtype=sum_dtype(q)), _state_like(k, v, cu_seqlens)
 
 
 def _bwd(
@@ -67,33 +65,5 @@ def _bwd(
     return dq, dk, dv, dg, dstate
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    dq, dk, dv, dg = (x.new_empty(x.shape) for x in (q, k, v, g))
-    return dq, dk, dv, dg, state_like(v, k, cu_seqlens)
-
-
-value_decay_fwd = register_op(
-    "chunk_gla_value_decay_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, float scale, str backend)"
-    " -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-value_decay_bwd = register_op(
-    "chunk_gla_value_decay_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, Tensor do, Tensor? dfinal_state,"
-    " Tensor? cu_seqlens, float scale, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+value_decay_fwd = register_op("chunk_gla_value_decay_fwd", _fwd, _fwd_fake)
+value_decay_bwd = register_op("chunk_gla_value_decay_bwd", _bwd, fake_gradients(_bwd, _state_like))

@@ -10,7 +10,7 @@ from fla.ops._engines.decay_steps.algorithm import Gradients, recurrent_gla_bwd_
 from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_bwd
 from fla.ops._shared.arguments import flip_time, state_like
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 
 #: From this many steps on, PyTorch is faster in chunks.
 LONG = 16
@@ -54,18 +54,7 @@ def _fwd(
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor | None,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    u: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    state_v_first: bool,
-    backend: str,
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
 
@@ -166,45 +155,13 @@ def _both(g: torch.Tensor | None, gk: torch.Tensor) -> torch.Tensor:
     return gk if g is None else gk + g.unsqueeze(-1)
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor | None,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    u: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    state_v_first: bool,
-    backend: str,
-) -> list[torch.Tensor]:
-    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, g, gk, gv, u)]
-    return [*gradients, state_like(q, v, cu_seqlens, state_v_first)]
-
-
 def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
     """The state with K before V."""
     return state.transpose(-1, -2) if state is not None and state_v_first else state
 
 
-fused_recurrent_gla_fwd = register_op(
-    "fused_recurrent_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? u,"
-    " Tensor? initial_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-fused_recurrent_gla_bwd = register_op(
-    "fused_recurrent_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? gk, Tensor? gv, Tensor? u, Tensor? initial_state, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend) -> Tensor[]",
-    _bwd,
-    _bwd_fake,
-)
+fused_recurrent_gla_fwd = register_op("fused_recurrent_gla_fwd", _fwd, _fwd_fake)
+fused_recurrent_gla_bwd = register_op("fused_recurrent_gla_bwd", _bwd, fake_gradients(_bwd, state_like))
 
 
 _recurrent_gla = state_function(fused_recurrent_gla_fwd, fused_recurrent_gla_bwd)

@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.delta.algorithm import chunk_gated_delta_rule_bwd_torch, chunk_gated_delta_rule_fwd_torch
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import autograd_function, state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
 
 
@@ -41,17 +41,7 @@ def _kept(g: torch.Tensor | None, backend: str, save: bool) -> bool:
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    beta: torch.Tensor,
-    g: torch.Tensor | None,
-    p: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-    save: bool,
+    q: torch.Tensor, v: torch.Tensor, g: torch.Tensor | None, cu_seqlens: torch.Tensor | None, backend: str, save: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     if _kept(g, backend, save):
         from fla.ops._engines.delta.tiles import CHUNK_TILES, halves
@@ -93,40 +83,8 @@ def _bwd(
     return [q.new_empty(0) if d is None else d for d in gradients]
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    beta: torch.Tensor,
-    g: torch.Tensor | None,
-    p: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    scores: torch.Tensor,
-    corrections: torch.Tensor,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> list[torch.Tensor]:
-    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, beta, g, p)]
-    return [*gradients, state_like(q, v, cu_seqlens)]
-
-
-chunk_gated_delta_rule_fwd = register_op(
-    "chunk_gated_delta_rule_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? g, Tensor? p, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, str backend, bool save) -> (Tensor, Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-chunk_gated_delta_rule_bwd = register_op(
-    "chunk_gated_delta_rule_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? g, Tensor? p, Tensor? initial_state, Tensor scores,"
-    " Tensor corrections, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend) -> Tensor[]",
-    _bwd,
-    _bwd_fake,
-)
+chunk_gated_delta_rule_fwd = register_op("chunk_gated_delta_rule_fwd", _fwd, _fwd_fake)
+chunk_gated_delta_rule_bwd = register_op("chunk_gated_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
 #: Imported by name elsewhere. Its ``apply`` takes what :func:`fla.ops._shared.autograd.autograd_function` says.
 ChunkGatedDeltaRuleFunction = autograd_function(chunk_gated_delta_rule_fwd, chunk_gated_delta_rule_bwd, tells=True)
 _chunk_gated_delta_rule = state_function(chunk_gated_delta_rule_fwd, chunk_gated_delta_rule_bwd, tells=True)

@@ -12,7 +12,7 @@ from fla.ops._engines.delta_steps.algorithm import (
 )
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import autograd_function, state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 
 #: From this many steps on, PyTorch is faster in chunks.
 LONG = 16
@@ -49,19 +49,7 @@ def _fwd(
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    beta: torch.Tensor,
-    g: torch.Tensor | None,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    p: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    state_v_first: bool,
-    backend: str,
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
 
@@ -129,28 +117,6 @@ def _bwd_chunks(
     return dq, dk, dv, dbeta, dg, dgk, None, dp, dinitial_state
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    beta: torch.Tensor,
-    g: torch.Tensor | None,
-    gk: torch.Tensor | None,
-    gv: torch.Tensor | None,
-    p: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    state_v_first: bool,
-    backend: str,
-) -> list[torch.Tensor]:
-    operands = (q, k, v, beta, g, gk, gv, p)
-    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in operands]
-    return [*gradients, state_like(q, v, cu_seqlens, state_v_first)]
-
-
 def _fits_chunks(beta: torch.Tensor, gv: torch.Tensor | None) -> bool:
     return gv is None and beta.dim() == 3
 
@@ -164,21 +130,8 @@ def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | 
     return state.transpose(-1, -2) if state is not None and state_v_first else state
 
 
-fused_recurrent_delta_rule_fwd = register_op(
-    "fused_recurrent_delta_rule_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? g, Tensor? gk, Tensor? gv, Tensor? p,"
-    " Tensor? initial_state, Tensor? cu_seqlens, float scale, bool state_v_first, str backend) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-fused_recurrent_delta_rule_bwd = register_op(
-    "fused_recurrent_delta_rule_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? g, Tensor? gk, Tensor? gv, Tensor? p,"
-    " Tensor? initial_state, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens, float scale, bool state_v_first,"
-    " str backend) -> Tensor[]",
-    _bwd,
-    _bwd_fake,
-)
+fused_recurrent_delta_rule_fwd = register_op("fused_recurrent_delta_rule_fwd", _fwd, _fwd_fake)
+fused_recurrent_delta_rule_bwd = register_op("fused_recurrent_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
 #: Imported by name elsewhere. Its ``apply`` takes what :func:`fla.ops._shared.autograd.autograd_function` says.
 FusedRecurrentFunction = autograd_function(fused_recurrent_delta_rule_fwd, fused_recurrent_delta_rule_bwd)
 _recurrent_delta_rule = state_function(fused_recurrent_delta_rule_fwd, fused_recurrent_delta_rule_bwd)

@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.low_rank.algorithm import chunk_dplr_delta_rule_bwd_torch, chunk_dplr_delta_rule_fwd_torch
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 
 
 def _fwd(
@@ -29,18 +29,7 @@ def _fwd(
     return chunk_dplr_delta_rule_fwd_triton(q, k, v, a, b, gk, initial_state, cu_seqlens, scale)
 
 
-def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    gk: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
@@ -71,38 +60,8 @@ def _bwd(
     return [q.new_empty(0) if d is None else d for d in gradients]
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    gk: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> list[torch.Tensor]:
-    gradients = [q.new_empty(0) if x is None else x.new_empty(x.shape) for x in (q, k, v, a, b, gk)]
-    return [*gradients, state_like(q, v, cu_seqlens)]
-
-
-chunk_dplr_delta_rule_fwd = register_op(
-    "chunk_dplr_delta_rule_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor a, Tensor b, Tensor? gk, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, str backend) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-chunk_dplr_delta_rule_bwd = register_op(
-    "chunk_dplr_delta_rule_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor a, Tensor b, Tensor? gk, Tensor? initial_state, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend) -> Tensor[]",
-    _bwd,
-    _bwd_fake,
-)
+chunk_dplr_delta_rule_fwd = register_op("chunk_dplr_delta_rule_fwd", _fwd, _fwd_fake)
+chunk_dplr_delta_rule_bwd = register_op("chunk_dplr_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
 _chunk_dplr_delta_rule = state_function(chunk_dplr_delta_rule_fwd, chunk_dplr_delta_rule_bwd)
 
 

@@ -36,28 +36,11 @@ def _fwd(
     return o, final_state
 
 
-def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    a: torch.Tensor,
-    b: torch.Tensor,
-    gk: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
-fused_recurrent_dplr_delta_rule_fwd = register_op(
-    "fused_recurrent_dplr_delta_rule_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor a, Tensor b, Tensor? gk, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, str backend) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
+fused_recurrent_dplr_delta_rule_fwd = register_op("fused_recurrent_dplr_delta_rule_fwd", _fwd, _fwd_fake)
 #: The chunked form has the same gradient, and is faster.
 _recurrent_dplr_delta_rule = state_function(fused_recurrent_dplr_delta_rule_fwd, chunk_dplr_delta_rule_bwd)
 

@@ -31,14 +31,7 @@ def _fwd(
     return writes_fwd_triton(s, initial, cu_seqlens, dtype, with_sums)
 
 
-def _fwd_fake(
-    s: torch.Tensor,
-    initial: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    dtype: torch.dtype,
-    with_sums: bool,
-    backend: str,
-) -> Results:
+def _fwd_fake(s: torch.Tensor, cu_seqlens: torch.Tensor | None, dtype: torch.dtype, with_sums: bool) -> Results:
     decay = s.new_empty(s.shape, dtype=sum_dtype(s))
     last = decay.new_empty((count_sequences(cu_seqlens, s.shape[0]), *s.shape[2:]))
     return s.new_empty(s.shape, dtype=dtype), decay, last, decay.new_empty(s.shape if with_sums else 0)
@@ -64,34 +57,13 @@ def _bwd(
 
 
 def _bwd_fake(
-    write: torch.Tensor,
-    decay: torch.Tensor,
-    initial: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    dwrite: torch.Tensor | None,
-    ddecay: torch.Tensor | None,
-    dlast: torch.Tensor | None,
-    dz: torch.Tensor | None,
-    dtype: torch.dtype,
-    backend: str,
+    decay: torch.Tensor, initial: torch.Tensor | None, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return decay.new_empty(decay.shape, dtype=dtype), decay.new_empty(0 if initial is None else initial.shape)
 
 
-writes_fwd = register_op(
-    "normalised_writes_fwd",
-    "(Tensor s, Tensor? initial, Tensor? cu_seqlens, ScalarType dtype, bool with_sums, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-writes_bwd = register_op(
-    "normalised_writes_bwd",
-    "(Tensor write, Tensor decay, Tensor? initial, Tensor? cu_seqlens, Tensor? dwrite, Tensor? ddecay, Tensor? dlast,"
-    " Tensor? dz, ScalarType dtype, str backend) -> (Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+writes_fwd = register_op("normalised_writes_fwd", _fwd, _fwd_fake)
+writes_bwd = register_op("normalised_writes_bwd", _bwd, _bwd_fake)
 
 
 class _NormalisedWrites(torch.autograd.Function):

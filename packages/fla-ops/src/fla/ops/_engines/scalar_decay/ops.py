@@ -28,17 +28,7 @@ def _fwd(
     return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, g_gamma), initial_state, cu_seqlens, scale)
 
 
-def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor | None,
-    g_gamma: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
@@ -70,38 +60,15 @@ def _bwd(
 
 
 def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor | None,
-    g_gamma: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    backend: str,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, g: torch.Tensor | None, cu_seqlens: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     dg = q.new_empty(0) if g is None else g.new_empty(g.shape)
     return dq, dk, dv, dg, q.new_empty(0), state_like(q, v, cu_seqlens)
 
 
-chunk_simple_gla_fwd = register_op(
-    "chunk_simple_gla_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale, str backend) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-chunk_simple_gla_bwd = register_op(
-    "chunk_simple_gla_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor? g_gamma, Tensor? initial_state, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale, str backend)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+chunk_simple_gla_fwd = register_op("chunk_simple_gla_fwd", _fwd, _fwd_fake)
+chunk_simple_gla_bwd = register_op("chunk_simple_gla_bwd", _bwd, _bwd_fake)
 _chunk_simple_gla = state_function(chunk_simple_gla_fwd, chunk_simple_gla_bwd)
 
 

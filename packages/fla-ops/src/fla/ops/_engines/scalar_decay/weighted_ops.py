@@ -6,7 +6,7 @@ import torch
 
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 
 
 def _fwd(
@@ -25,17 +25,7 @@ def _fwd(
     return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, None, w, skip), initial_state, cu_seqlens, scale)
 
 
-def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    w: torch.Tensor,
-    skip: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
@@ -63,37 +53,8 @@ def _bwd(
     return [dq, dk, dv, dg, dw, q.new_empty(0) if dskip is None else dskip, dstate]
 
 
-def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    g: torch.Tensor,
-    w: torch.Tensor,
-    skip: torch.Tensor | None,
-    initial_state: torch.Tensor | None,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-) -> list[torch.Tensor]:
-    gradients = [x.new_empty(x.shape) for x in (q, k, v, g, w)]
-    return [*gradients, q.new_empty(0) if skip is None else skip.new_empty(skip.shape), state_like(q, v, cu_seqlens)]
-
-
-chunk_ssd_fwd = register_op(
-    "chunk_ssd_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor w, Tensor? skip, Tensor? initial_state, Tensor? cu_seqlens,"
-    " float scale) -> (Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-chunk_ssd_bwd = register_op(
-    "chunk_ssd_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor w, Tensor? skip, Tensor? initial_state, Tensor do,"
-    " Tensor? dfinal_state, Tensor? cu_seqlens, float scale) -> Tensor[]",
-    _bwd,
-    _bwd_fake,
-)
+chunk_ssd_fwd = register_op("chunk_ssd_fwd", _fwd, _fwd_fake)
+chunk_ssd_bwd = register_op("chunk_ssd_bwd", _bwd, fake_gradients(_bwd, state_like))
 _chunk_ssd = state_function(chunk_ssd_fwd, chunk_ssd_bwd)
 
 

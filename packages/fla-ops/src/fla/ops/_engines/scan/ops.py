@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.scan.algorithm import hgrn_bwd_torch, hgrn_fwd_torch
 from fla.ops._shared.arguments import sum_dtype
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
 from fla.utils.validation import count_sequences
 from fla.utils.varlen import max_chunks
@@ -33,12 +33,7 @@ def _fwd(
 
 
 def _fwd_fake(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    backend: str,
-    save_states: bool,
+    x: torch.Tensor, cu_seqlens: torch.Tensor | None, backend: str, save_states: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     states = x.new_empty(0)
     if save_states and backend == "triton":
@@ -68,33 +63,8 @@ def _bwd(
     return hgrn_bwd_triton(x, g, states, do, dfinal_state, cu_seqlens)
 
 
-def _bwd_fake(
-    x: torch.Tensor,
-    g: torch.Tensor,
-    initial_state: torch.Tensor | None,
-    states: torch.Tensor,
-    do: torch.Tensor,
-    dfinal_state: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return x.new_empty(x.shape), g.new_empty(g.shape), _state_like(x, cu_seqlens)
-
-
-hgrn_fwd = register_op(
-    "hgrn_fwd",
-    "(Tensor x, Tensor g, Tensor? initial_state, Tensor? cu_seqlens, str backend, bool save_states)"
-    " -> (Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-hgrn_bwd = register_op(
-    "hgrn_bwd",
-    "(Tensor x, Tensor g, Tensor? initial_state, Tensor states, Tensor do, Tensor? dfinal_state, Tensor? cu_seqlens,"
-    " str backend) -> (Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+hgrn_fwd = register_op("hgrn_fwd", _fwd, _fwd_fake)
+hgrn_bwd = register_op("hgrn_bwd", _bwd, fake_gradients(_bwd, _state_like))
 _hgrn = state_function(hgrn_fwd, hgrn_bwd, tells=True)
 
 

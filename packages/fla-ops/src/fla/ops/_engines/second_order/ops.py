@@ -42,15 +42,7 @@ def _fwd(
 
 
 def _fwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    state: torch.Tensor | None,
-    z: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    eps: float | None,
-    taylor: bool,
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, taylor: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     totals = q.new_empty(q.shape[:3], dtype=torch.float32)
     return v.new_empty(v.shape), totals, *_states_like(q, v, cu_seqlens, taylor)
@@ -80,40 +72,14 @@ def _bwd(
 
 
 def _bwd_fake(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    state: torch.Tensor | None,
-    z: torch.Tensor | None,
-    totals: torch.Tensor,
-    do: torch.Tensor,
-    dtotals: torch.Tensor | None,
-    dstate: torch.Tensor | None,
-    dz: torch.Tensor | None,
-    cu_seqlens: torch.Tensor | None,
-    scale: float,
-    eps: float | None,
-    taylor: bool,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, taylor: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
     return dq, dk, dv, *_states_like(q, v, cu_seqlens, taylor)
 
 
-second_order_fwd = register_op(
-    "second_order_fwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? state, Tensor? z, Tensor? cu_seqlens, float scale, float? eps,"
-    " bool taylor) -> (Tensor, Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-second_order_bwd = register_op(
-    "second_order_bwd",
-    "(Tensor q, Tensor k, Tensor v, Tensor? state, Tensor? z, Tensor totals, Tensor do, Tensor? dtotals,"
-    " Tensor? dstate, Tensor? dz, Tensor? cu_seqlens, float scale, float? eps, bool taylor)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _bwd,
-    _bwd_fake,
-)
+second_order_fwd = register_op("second_order_fwd", _fwd, _fwd_fake)
+second_order_bwd = register_op("second_order_bwd", _bwd, _bwd_fake)
 
 
 class _SecondOrder(torch.autograd.Function):

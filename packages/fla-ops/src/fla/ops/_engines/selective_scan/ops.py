@@ -11,10 +11,9 @@ from fla.ops._engines.selective_scan.algorithm import selective_scan_bwd_torch, 
 from fla.ops._engines.selective_scan.operands import Operands, new_states
 from fla.ops._shared.arguments import sum_dtype
 from fla.ops._shared.autograd import state_function
-from fla.utils.registration import register_op
+from fla.utils.registration import fake_gradients, register_op
 from fla.utils.validation import count_sequences
 
-_OPERANDS = "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? skip, Tensor? z, Tensor? bias"
 MaybeTensor = torch.Tensor | None
 
 
@@ -54,9 +53,7 @@ def _fwd_fake(
     skip: MaybeTensor,
     z: MaybeTensor,
     bias: MaybeTensor,
-    initial_state: MaybeTensor,
     cu_seqlens: MaybeTensor,
-    softplus: bool,
     backend: str,
     save_states: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -82,51 +79,17 @@ def _bwd(
     cu_seqlens: MaybeTensor,
     softplus: bool,
     backend: str,
-) -> tuple[torch.Tensor, ...]:
+) -> list[torch.Tensor]:
     operands = Operands(u, delta, A, B, C, skip, z, bias)
     if backend == "torch":
-        return selective_scan_bwd_torch(operands, states, dy, dlast_state, cu_seqlens, softplus)
+        return [*selective_scan_bwd_torch(operands, states, dy, dlast_state, cu_seqlens, softplus)]
     from fla.ops._engines.selective_scan.launch import selective_scan_bwd_triton
 
-    return selective_scan_bwd_triton(operands, states, dy, dlast_state, cu_seqlens, softplus)
+    return [*selective_scan_bwd_triton(operands, states, dy, dlast_state, cu_seqlens, softplus)]
 
 
-def _bwd_fake(
-    u: torch.Tensor,
-    delta: torch.Tensor,
-    A: torch.Tensor,
-    B: torch.Tensor,
-    C: torch.Tensor,
-    skip: MaybeTensor,
-    z: MaybeTensor,
-    bias: MaybeTensor,
-    initial_state: MaybeTensor,
-    states: torch.Tensor,
-    dy: torch.Tensor,
-    dlast_state: MaybeTensor,
-    cu_seqlens: MaybeTensor,
-    softplus: bool,
-    backend: str,
-) -> tuple[torch.Tensor, ...]:
-    operands = (u, delta, A, B, C, skip, z, bias)
-    gradients = [u.new_empty(0) if x is None else x.new_empty(x.shape) for x in operands]
-    return *gradients, _state_like(u, A, cu_seqlens)
-
-
-selective_scan_fwd = register_op(
-    "selective_scan_fwd",
-    f"({_OPERANDS}, Tensor? initial_state, Tensor? cu_seqlens, bool softplus, str backend, bool save_states)"
-    " -> (Tensor, Tensor, Tensor)",
-    _fwd,
-    _fwd_fake,
-)
-selective_scan_bwd = register_op(
-    "selective_scan_bwd",
-    f"({_OPERANDS}, Tensor? initial_state, Tensor states, Tensor dy, Tensor? dlast_state, Tensor? cu_seqlens,"
-    f" bool softplus, str backend) -> ({', '.join(['Tensor'] * 9)})",
-    _bwd,
-    _bwd_fake,
-)
+selective_scan_fwd = register_op("selective_scan_fwd", _fwd, _fwd_fake)
+selective_scan_bwd = register_op("selective_scan_bwd", _bwd, fake_gradients(_bwd, _state_like))
 _selective_scan = state_function(selective_scan_fwd, selective_scan_bwd, tells=True)
 
 

@@ -18,7 +18,7 @@ def _softmax(scores: torch.Tensor, dtype: torch.dtype, backend: str) -> torch.Te
     return slot_softmax_triton(scores, dtype)
 
 
-def _softmax_fake(scores: torch.Tensor, dtype: torch.dtype, backend: str) -> torch.Tensor:
+def _softmax_fake(scores: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return scores.new_empty(scores.shape, dtype=dtype)
 
 
@@ -32,16 +32,12 @@ def _softmax_bwd(weights: torch.Tensor, dweights: torch.Tensor, backend: str) ->
     return slot_softmax_bwd_triton(weights, dweights)
 
 
-def _softmax_bwd_fake(weights: torch.Tensor, dweights: torch.Tensor, backend: str) -> torch.Tensor:
+def _softmax_bwd_fake(weights: torch.Tensor) -> torch.Tensor:
     return weights.new_empty(weights.shape)
 
 
-slot_softmax = register_op(
-    "slot_softmax_fwd", "(Tensor scores, ScalarType dtype, str backend) -> Tensor", _softmax, _softmax_fake
-)
-slot_softmax_bwd = register_op(
-    "slot_softmax_bwd", "(Tensor weights, Tensor dweights, str backend) -> Tensor", _softmax_bwd, _softmax_bwd_fake
-)
+slot_softmax = register_op("slot_softmax_fwd", _softmax, _softmax_fake)
+slot_softmax_bwd = register_op("slot_softmax_bwd", _softmax_bwd, _softmax_bwd_fake)
 
 
 def slot_weights_fwd(

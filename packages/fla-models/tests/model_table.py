@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fla.models
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import FLAForCausalLM
 from fla.utils.numerics import agreement
 
 

@@ -14,7 +14,7 @@ from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATION
 from fla.layers.cache import map_state, tensors_of
 from fla.layers.utils import read_mask
 from fla.models import Cache
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
 from fla.utils.testing.reads import counted_reads
 from fla.utils.testing.rewrites import REWRITES

@@ -31,7 +31,7 @@ from fla.models import (
     SambaConfig,
     TransformerConfig,
 )
-from fla.models.configuration import FLAConfig
+from fla.models.base.configuration import FLAConfig
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64}
 

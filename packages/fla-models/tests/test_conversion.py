@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.mamba2 import modeling_mamba2
 
 import fla.models
-from fla.models import conversion
+from fla.models import convert
 from fla.utils.numerics import agreement, assert_close
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 64, "state_size": 12, "initializer_range": 0.2}
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
         return getattr(transformers, f"{self.stem}ForCausalLM")(config).eval()
 
     def function(self, name: str) -> Any:
-        return getattr(conversion, f"{self.stem.lower()}_{name}")
+        return getattr(convert, f"{self.stem.lower()}_{name}")
 
 
 KINDS = {
@@ -114,15 +114,15 @@ def test_auto_classes_load_what_they_did_before(kind: Kind, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_mamba_of_state_spaces_goes_there_and_back(tied: bool) -> None:
-    ours = conversion.mamba_from_transformers(KINDS["mamba"].theirs(tie_word_embeddings=tied)).eval()
-    config, weights = conversion.mamba_to_state_spaces(ours)
+    ours = convert.mamba_from_transformers(KINDS["mamba"].theirs(tie_word_embeddings=tied)).eval()
+    config, weights = convert.mamba_to_state_spaces(ours)
     assert (config["d_model"], config["n_layer"], config["tie_embeddings"]) == (32, 2, tied)
     assert config["ssm_cfg"] | {"layer": "Mamba1", "d_state": 12, "d_conv": 4, "dt_rank": 2} == config["ssm_cfg"]
     if tied:
         del weights["lm_head.weight"]
     # The first releases do not name their layer.
     config["ssm_cfg"] = {"d_state": 12}
-    back, ids = conversion.mamba_from_state_spaces(config, weights).eval(), tokens(2, 20)
+    back, ids = convert.mamba_from_state_spaces(config, weights).eval(), tokens(2, 20)
     assert torch.equal(ours(ids).logits, back(ids).logits)
     assert (back.lm_head.weight is back.backbone.embeddings.weight) is tied
 
@@ -130,18 +130,18 @@ def test_mamba_of_state_spaces_goes_there_and_back(tied: bool) -> None:
 def test_mamba_that_the_others_do_not_have_is_refused() -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 8}
     model = fla.models.MambaForCausalLM(fla.models.MambaConfig(**small, intermediate_size=40))
-    for convert, whose in (("transformers", "transformers'"), ("state_spaces", "state-spaces'")):
+    for form, whose in (("transformers", "transformers'"), ("state_spaces", "state-spaces'")):
         with pytest.raises(ValueError, match=f"intermediate_size: {whose} Mamba has 64 only, got 40"):
-            getattr(conversion, f"mamba_to_{convert}")(model)
+            getattr(convert, f"mamba_to_{form}")(model)
     with pytest.raises(ValueError, match="ssm_cfg: expected layer Mamba1, got Mamba2"):
-        conversion.mamba_from_state_spaces({"ssm_cfg": {"layer": "Mamba2"}}, {})
+        convert.mamba_from_state_spaces({"ssm_cfg": {"layer": "Mamba2"}}, {})
 
 
 @pytest.mark.parametrize(("tied", "groups"), [(False, 1), (True, 2)])
 def test_mamba2_of_state_spaces_goes_there_and_back(tied: bool, groups: int) -> None:
     theirs = KINDS["mamba2"].theirs(tie_word_embeddings=tied, n_groups=groups)
-    ours = conversion.mamba2_from_transformers(theirs).eval()
-    config, weights = conversion.mamba2_to_state_spaces(ours)
+    ours = convert.mamba2_from_transformers(theirs).eval()
+    config, weights = convert.mamba2_to_state_spaces(ours)
     assert (config["d_model"], config["n_layer"], config["tie_embeddings"]) == (32, 2, tied)
     assert config["ssm_cfg"] | {"layer": "Mamba2", "d_state": 12, "headdim": 16, "ngroups": groups} == config["ssm_cfg"]
     assert {name for name in weights if "layers" not in name} == {
@@ -151,16 +151,16 @@ def test_mamba2_of_state_spaces_goes_there_and_back(tied: bool, groups: int) -> 
     }
     if tied:
         del weights["lm_head.weight"]
-    back, ids = conversion.mamba2_from_state_spaces(config, weights).eval(), tokens(2, 20)
+    back, ids = convert.mamba2_from_state_spaces(config, weights).eval(), tokens(2, 20)
     assert torch.equal(ours(ids).logits, back(ids).logits)
     assert (back.lm_head.weight is back.backbone.embeddings.weight) is tied
 
 
 def test_mamba2_of_state_spaces_has_the_defaults_of_mamba_ssm() -> None:
-    ours = conversion.mamba2_from_transformers(KINDS["mamba2"].theirs(state_size=128, tie_word_embeddings=True))
-    config, weights = conversion.mamba2_to_state_spaces(ours)
+    ours = convert.mamba2_from_transformers(KINDS["mamba2"].theirs(state_size=128, tie_word_embeddings=True))
+    config, weights = convert.mamba2_to_state_spaces(ours)
     short = {key: config[key] for key in ("d_model", "n_layer", "vocab_size")}
-    bare = conversion.mamba2_from_state_spaces({**short, "ssm_cfg": {"layer": "Mamba2", "headdim": 16}}, weights)
+    bare = convert.mamba2_from_state_spaces({**short, "ssm_cfg": {"layer": "Mamba2", "headdim": 16}}, weights)
     ids = tokens(1, 10)
     assert torch.equal(ours(ids).logits, bare(ids).logits)
 
@@ -178,7 +178,7 @@ def test_mamba2_that_transformers_does_not_have_is_refused(options: dict[str, An
     small = {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 8, "head_dim": 16, "state_size": 4}
     model = fla.models.Mamba2ForCausalLM(fla.models.Mamba2Config(**small, **options))
     with pytest.raises(ValueError, match=message):
-        conversion.mamba2_to_transformers(model)
+        convert.mamba2_to_transformers(model)
 
 
 @pytest.mark.parametrize(
@@ -195,4 +195,4 @@ def test_mamba2_that_transformers_does_not_have_is_refused(options: dict[str, An
 def test_a_release_that_we_do_not_have_is_refused(change: dict[str, Any], message: str) -> None:
     config = {"d_model": 32, "n_layer": 2, "ssm_cfg": {"layer": "Mamba2"}, **change}
     with pytest.raises(ValueError, match=message):
-        conversion.mamba2_from_state_spaces(config, {})
+        convert.mamba2_from_state_spaces(config, {})

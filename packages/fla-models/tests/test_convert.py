@@ -16,15 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fla.models
 from fla.models import convert
-from fla.models._command import exit_code
-from fla.models._tokenizer import byte_tokenizer
-from fla.models.conversion import (
+from fla.models.commands.command_line import exit_code
+from fla.models.convert import (
     convert_checkpoint,
     mamba2_to_state_spaces,
     mamba_to_state_spaces,
     transformer_from_transformers,
     transformer_to_transformers,
 )
+from fla.models.train.tokenizer import byte_tokenizer
 from fla.utils.numerics import agreement, assert_close
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 3, "vocab_size": 64, "initializer_range": 0.3}
@@ -166,7 +166,7 @@ def test_folders_of_mamba_go_there_and_back(kind: Kind, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", MAMBAS.values(), ids=MAMBAS)
 def test_a_release_of_state_spaces_is_a_checkpoint(kind: Kind, tmp_path: Path) -> None:
-    ours = getattr(fla.models.conversion, f"{kind.stem.lower()}_from_transformers")(kind.theirs())
+    ours = getattr(fla.models.convert, f"{kind.stem.lower()}_from_transformers")(kind.theirs())
     config, weights = {"mamba": mamba_to_state_spaces, "mamba2": mamba2_to_state_spaces}[kind.stem.lower()](ours)
     (tmp_path / "config.json").write_text(json.dumps(config))
     # The oldest form of PyTorch's files.

@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 import fla.models
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.modeling import FLAForCausalLM
 from fla.utils.numerics import assert_close
 from fla.utils.testing.ranks import run_ranks
 

@@ -12,8 +12,8 @@ from transformers import AutoConfig
 from fla.layers import Mixer
 from fla.layers.base import Call
 from fla.models import GLAConfig
-from fla.models.modeling import Block, FLAForCausalLM, FLAModel, Shared
-from fla.models.registration import register
+from fla.models.base.modeling import Block, FLAForCausalLM, FLAModel, Shared
+from fla.models.base.registration import register
 
 
 class Toy(Mixer):

@@ -15,9 +15,9 @@ from transformers.modeling_utils import PreTrainedModel
 
 import fla.models
 from fla.models import generate
-from fla.models._command import exit_code
-from fla.models._tokenizer import END_OF_TEXT, VOCABULARY, byte_tokenizer
-from fla.models._train_checkpoints import mark_whole
+from fla.models.commands.command_line import exit_code
+from fla.models.commands.run_folder import mark_whole
+from fla.models.train.tokenizer import END_OF_TEXT, VOCABULARY, byte_tokenizer
 
 # The command finds its device by itself.
 pytestmark = pytest.mark.own_device

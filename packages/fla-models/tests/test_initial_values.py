@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fla.models
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.modeling import FLAForCausalLM
 from model_table import MODELS, Model, tokens
 
 SEEDS = 3

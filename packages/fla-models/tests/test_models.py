@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Trainer, T
 
 import fla.models
 from fla.models import Cache
-from fla.models.cache import CACHE_NAME
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.cache import CACHE_NAME
+from fla.models.base.modeling import FLAForCausalLM
 from fla.modules import BitLinear
 from fla.utils import backends
 from fla.utils.numerics import assert_close, check_error_budget

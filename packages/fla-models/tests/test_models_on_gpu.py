@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fla.models.modeling import FLAForCausalLM
+from fla.models.base.modeling import FLAForCausalLM
 from fla.utils.numerics import check_error_budget
 from model_table import MODELS, Model, every_model, generate, markov_text
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 import fla.models
-from fla.models import conversion
+from fla.models import convert
 from fla.utils.numerics import agreement, assert_close
 
 Weights = Mapping[str, torch.Tensor]
@@ -126,10 +126,10 @@ class Kind(NamedTuple):
         return model
 
     def from_release(self, weights: Weights) -> Any:
-        return getattr(conversion, f"{self.stem.lower()}_from_release")(weights).eval()
+        return getattr(convert, f"{self.stem.lower()}_from_release")(weights).eval()
 
     def to_release(self, model: Any) -> dict[str, torch.Tensor]:
-        return getattr(conversion, f"{self.stem.lower()}_to_release")(model)
+        return getattr(convert, f"{self.stem.lower()}_to_release")(model)
 
 
 KINDS = {
@@ -186,12 +186,12 @@ def test_a_file_of_a_release_becomes_a_checkpoint(kind: Kind, suffix: str, tmp_p
         # Some releases hold what the first layer does not have.
         release |= {f"blocks.0.att.v{n}": torch.ones(3) for n in range(3)}
     torch.save(release, file) if suffix == "pth" else save_file(release, file)
-    said = conversion.convert_checkpoint(file, tmp_path / "ours")
+    said = convert.convert_checkpoint(file, tmp_path / "ours")
     assert said == f"RWKV's {file} -> {model.config.model_type} {tmp_path / 'ours'}"
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     assert loaded.dtype == torch.bfloat16
     assert torch.equal(model(tokens(9)).logits, loaded(tokens(9)).logits)
-    conversion.convert_checkpoint(tmp_path / "ours", tmp_path / "back")
+    convert.convert_checkpoint(tmp_path / "ours", tmp_path / "back")
     again = torch.load(tmp_path / "back" / f"{model.config.model_type}.pth", weights_only=True)
     assert all(torch.equal(weight, release[name]) for name, weight in again.items())
 
@@ -223,7 +223,7 @@ def test_a_release_that_ours_cannot_be_is_refused(
     change(release)
     torch.save(release, tmp_path / "release.pth")
     with pytest.raises(ValueError, match=message):
-        conversion.convert_checkpoint(tmp_path / "release.pth", tmp_path / "ours")
+        convert.convert_checkpoint(tmp_path / "release.pth", tmp_path / "ours")
     assert not (tmp_path / "ours").exists()
 
 

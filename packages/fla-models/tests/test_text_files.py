@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 from fla.models import train
-from fla.models._command import UserError, exit_code
-from fla.models._corpus import load_corpus
-from fla.models._tokenizer import END_OF_TEXT
+from fla.models.commands.command_line import UserError, exit_code
+from fla.models.train.corpus import load_corpus
+from fla.models.train.tokenizer import END_OF_TEXT
 
 # Text is read on the CPU.
 pytestmark = pytest.mark.own_device

@@ -20,12 +20,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import fla.models
-from fla.models import _corpus, train
-from fla.models._command import UserError, exit_code
-from fla.models._corpus import HeldOutWindows, RandomWindows, load_corpus, windows
-from fla.models._tokenizer import END_OF_TEXT, byte_tokenizer
-from fla.models._train_checkpoints import flaw, mark_whole, newest_whole
-from fla.models._train_settings import SIZES, make_config, make_model, parse_override
+from fla.models import train
+from fla.models.commands.command_line import UserError, exit_code
+from fla.models.commands.run_folder import flaw, mark_whole, newest_whole
+from fla.models.train.corpus import HeldOutWindows, RandomWindows, load_corpus, windows
+from fla.models.train.settings import SIZES, make_config, make_model, parse_override
+from fla.models.train.tokenizer import END_OF_TEXT, byte_tokenizer
 from fla.utils.testing.ranks import run_ranks
 
 # The command finds its device by itself.
@@ -282,7 +282,7 @@ def test_after_a_crash_it_goes_on_from_the_last_whole_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("fla.models._train_stop.mark_whole", crash_at_the_second_checkpoint)
+        patch.setattr("fla.models.train.stop.mark_whole", crash_at_the_second_checkpoint)
         with pytest.raises(MemoryError):
             command("--data", text, "--out", out, *SHORT)
     assert flaw(out / "checkpoint-20") == "never finished"
@@ -411,7 +411,7 @@ def test_an_unreachable_dataset_ends_in_one_line(
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(train, "_EXTRA", ("accelerate", "surely_not_installed"))
+    monkeypatch.setattr("fla.models.train.command._EXTRA", ("accelerate", "surely_not_installed"))
     assert command() == 2
     error = capsys.readouterr().err
     assert error == "train: error: training needs surely_not_installed: pip install 'fla-models[train]'\n"
@@ -423,6 +423,6 @@ def test_a_full_disk_ends_in_one_line(
     def full(*args: Any, **kwargs: Any) -> None:
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr(_corpus, "_read", full)
+    monkeypatch.setattr("fla.models.train.corpus._read", full)
     assert command("--data", text, "--out", tmp_path / "out", *SHORT) == 2
     assert capsys.readouterr().err == "train: error: somewhere: No space left on device\n"

@@ -1,10 +1,24 @@
-"""Language models for Hugging Face transformers. Importing this makes them known to its Auto classes and Trainer."""
+"""Language models for Hugging Face transformers. Importing this makes them known to its Auto classes and Trainer.
 
-from fla.models._trainer import teach_weight_decay
+Each file here is a model, and ``base`` is what they share. ``train``, ``generate`` and ``convert`` are commands, and
+``commands`` is what those share.
+"""
+
 from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel
+from fla.models.base import (  # noqa: F401  # attributes of this package, as when they lay here
+    backbone,
+    cache,
+    configuration,
+    hybrid,
+    losses,
+    lower_bounds,
+    modeling,
+    registration,
+)
+from fla.models.base.cache import Cache
+from fla.models.base.trainer import teach_weight_decay
 from fla.models.based import BasedConfig, BasedForCausalLM, BasedModel
 from fla.models.bitnet import BitNetConfig, BitNetForCausalLM, BitNetModel
-from fla.models.cache import Cache
 from fla.models.comba import CombaConfig, CombaForCausalLM, CombaModel
 from fla.models.delta_net import DeltaNetConfig, DeltaNetForCausalLM, DeltaNetModel
 from fla.models.gated_deltanet import GatedDeltaNetConfig, GatedDeltaNetForCausalLM, GatedDeltaNetModel
@@ -30,8 +44,28 @@ from fla.models.rwkv7 import RWKV7Config, RWKV7ForCausalLM, RWKV7Model
 from fla.models.samba import SambaConfig, SambaForCausalLM, SambaModel
 from fla.models.simple_gla import SimpleGLAConfig, SimpleGLAForCausalLM, SimpleGLAModel
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM, TransformerModel
+from fla.utils.moved import moved
 
 teach_weight_decay()
+# Below fla.models.convert nothing may have a name that was one below fla.models.conversion: it would be found first.
+moved(
+    {
+        "fla.models.backbone": "fla.models.base.backbone",
+        "fla.models.cache": "fla.models.base.cache",
+        "fla.models.configuration": "fla.models.base.configuration",
+        "fla.models.hybrid": "fla.models.base.hybrid",
+        "fla.models.losses": "fla.models.base.losses",
+        "fla.models.lower_bounds": "fla.models.base.lower_bounds",
+        "fla.models.modeling": "fla.models.base.modeling",
+        "fla.models.registration": "fla.models.base.registration",
+        "fla.models.conversion": "fla.models.convert",
+        "fla.models.conversion.checkpoints": "fla.models.convert.weights.checkpoints",
+        "fla.models.conversion.files": "fla.models.convert.weights.files",
+        "fla.models.conversion.mamba": "fla.models.convert.weights.mamba",
+        "fla.models.conversion.rwkv": "fla.models.convert.weights.rwkv",
+        "fla.models.conversion.transformer": "fla.models.convert.weights.transformer",
+    }
+)
 
 __all__ = [
     "ABCConfig",

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import BasedLinearAttention, GatedShortConvolution, Mixer
-from fla.models.configuration import FLAConfig
-from fla.models.hybrid import mixer_of
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.hybrid import mixer_of
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
 
 WINDOW = 64
 

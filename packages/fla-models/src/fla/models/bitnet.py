@@ -8,10 +8,10 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from fla.layers import BitAttention
-from fla.models._rope import RopeConfig
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import Block, FLAForCausalLM, FLAModel, FLAPreTrainedModel
-from fla.models.registration import register
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import Block, FLAForCausalLM, FLAModel, FLAPreTrainedModel
+from fla.models.base.registration import register
+from fla.models.base.rope import RopeConfig
 from fla.modules import FusedBitLinear, GatedMLP
 from fla.modules.fused_bitlinear import PackedBitLinear, pack_bitlinear, pack_ternary
 from fla.modules.fused_bitlinear.api import to_ternary

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import DeltaNet
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
 
 
 @strict

@@ -6,10 +6,10 @@ from huggingface_hub.dataclasses import strict
 
 from fla.layers import HGRN2Attention
 from fla.layers.base import expanded_heads
-from fla.models.configuration import FLAConfig
-from fla.models.lower_bounds import LowerBoundedModel
-from fla.models.modeling import FLAForCausalLM
-from fla.models.registration import register
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.lower_bounds import LowerBoundedModel
+from fla.models.base.modeling import FLAForCausalLM
+from fla.models.base.registration import register
 
 
 @strict

@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import Mamba
-from fla.models.backbone import BackboneConfig, BackboneForCausalLM, BackboneModel
-from fla.models.registration import register
+from fla.models.base.backbone import BackboneConfig, BackboneForCausalLM, BackboneModel
+from fla.models.base.registration import register
 
 
 @strict
@@ -45,7 +45,7 @@ class MambaForCausalLM(BackboneForCausalLM):
     """The language model of Mamba (arXiv 2312.00752).
 
     Its files say ``fla_mamba``, which ``AutoModelForCausalLM`` loads as this class. Those that say ``mamba`` it loads
-    as transformers' own; :func:`fla.models.conversion.mamba_from_transformers` makes one of these ours.
+    as transformers' own; :func:`fla.models.convert.mamba_from_transformers` makes one of these ours.
     """
 
     config: MambaConfig

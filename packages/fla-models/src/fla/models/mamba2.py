@@ -5,8 +5,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import Mamba2
-from fla.models.backbone import BackboneConfig, BackboneForCausalLM, BackboneModel
-from fla.models.registration import register
+from fla.models.base.backbone import BackboneConfig, BackboneForCausalLM, BackboneModel
+from fla.models.base.registration import register
 
 
 @strict
@@ -52,7 +52,7 @@ class Mamba2ForCausalLM(BackboneForCausalLM):
     """The language model of Mamba-2 (arXiv 2405.21060).
 
     Its files say ``fla_mamba2``, which ``AutoModelForCausalLM`` loads as this class. Those that say ``mamba2`` it loads
-    as transformers' own; :func:`fla.models.conversion.mamba2_from_transformers` makes one of these ours.
+    as transformers' own; :func:`fla.models.convert.mamba2_from_transformers` makes one of these ours.
     """
 
     config: Mamba2Config

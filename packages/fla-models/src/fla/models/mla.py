@@ -3,9 +3,9 @@
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import MultiheadLatentAttention
-from fla.models._rope import RopeConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
+from fla.models.base.rope import RopeConfig
 
 
 @strict

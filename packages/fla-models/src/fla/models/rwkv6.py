@@ -5,9 +5,9 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import RWKV6Attention, RWKV6FeedForward
-from fla.models._rwkv import RWKVBlock, RWKVConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
+from fla.models.base.rwkv import RWKVBlock, RWKVConfig
 
 
 @strict

@@ -7,9 +7,9 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from fla.layers import RWKV7Attention, RWKV7FeedForward
-from fla.models._rwkv import RWKVBlock, RWKVConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
+from fla.models.base.rwkv import RWKVBlock, RWKVConfig
 
 
 @strict

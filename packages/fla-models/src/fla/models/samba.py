@@ -6,9 +6,9 @@ import torch
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import Mamba, Mixer
-from fla.models.backbone import BackboneBlock, BackboneConfig, BackboneForCausalLM, BackboneModel
-from fla.models.configuration import FLAConfig
-from fla.models.registration import register
+from fla.models.base.backbone import BackboneBlock, BackboneConfig, BackboneForCausalLM, BackboneModel
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.registration import register
 from fla.modules import GatedMLP
 
 HEAD_DIM = 128

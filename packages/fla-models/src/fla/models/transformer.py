@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 
 from fla.layers import Attention
-from fla.models._rope import RopeConfig
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
-from fla.models.registration import register
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.registration import register
+from fla.models.base.rope import RopeConfig
 
 
 @strict

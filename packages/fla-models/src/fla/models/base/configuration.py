@@ -8,8 +8,8 @@ from transformers import GenerationConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # type: ignore[attr-defined]
 from transformers.utils import logging
 
-from fla.models._ranges import check_range
-from fla.models.hybrid import normalise_attn
+from fla.models.base.hybrid import normalise_attn
+from fla.models.base.ranges import check_range
 
 logger = logging.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class FLAConfig(PreTrainedConfig):
         max_position_embeddings: longest sequence that the model is meant for.
         elementwise_affine: whether the norms inside mixers learn a weight.
         norm_eps: added to the mean square in norms.
-        attn: softmax attention or another mixer in some layers; see :func:`fla.models.hybrid.normalise_attn`.
+        attn: softmax attention or another mixer in some layers; see :func:`fla.models.base.hybrid.normalise_attn`.
         use_cache: keep states for the next call, outside training.
         pad_token_id: padding.
         bos_token_id: start of a text.

@@ -10,8 +10,8 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from fla.layers import Mixer
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import Block, FLAForCausalLM, FLAModel
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import Block, FLAForCausalLM, FLAModel
 
 
 @strict

@@ -25,11 +25,11 @@ from fla.layers._attention import KeyMixer
 from fla.layers.base import check_layout
 from fla.layers.cache import StateCache, check_rows
 from fla.layers.utils import ReadMask
-from fla.models._checkpointing import run_checkpointed
-from fla.models.cache import CACHE_NAME, Cache, takes_cache
-from fla.models.configuration import FLAConfig
-from fla.models.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
-from fla.models.losses import causal_loss, check_labels
+from fla.models.base.cache import CACHE_NAME, Cache, takes_cache
+from fla.models.base.checkpointing import run_checkpointed
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.hybrid import FROM_MODEL, has_recurrent_mixer, mixer_of
+from fla.models.base.losses import causal_loss, check_labels
 from fla.modules import GatedMLP, RMSNorm
 from fla.modules._bare import is_bare_linear
 from fla.utils.validation import count_sequences

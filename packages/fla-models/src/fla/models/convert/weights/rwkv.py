@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fla.models._rwkv import RWKVConfig
-from fla.models.conversion._filled import Converted, Weights, filled
+from fla.models.base.rwkv import RWKVConfig
+from fla.models.convert.weights.filled import Converted, Weights, filled
 from fla.models.rwkv6 import RWKV6Config, RWKV6ForCausalLM
 from fla.models.rwkv7 import RWKV7Config, RWKV7ForCausalLM
 

@@ -14,8 +14,8 @@ from typing import Any
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import FLAForCausalLM, FLAModel
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import FLAForCausalLM, FLAModel
 
 _TYPES: set[str] = set()
 #: Configs and language models of ours whose ``model_type`` transformers has too.

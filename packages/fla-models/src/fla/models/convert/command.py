@@ -18,15 +18,15 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
-from fla.models._command import Parser, UserError, exit_code, one_line, say
-from fla.models.conversion import TYPES, convert_checkpoint
+from fla.models.commands.command_line import Parser, UserError, one_line, say
+from fla.models.convert.weights.checkpoints import TYPES, convert_checkpoint
 
-_PROG = "python -m fla.models.convert"
+PROG = "python -m fla.models.convert"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = Parser(_PROG, "SOURCE DESTINATION [--to TYPE]", __doc__ or "")
+    parser = Parser(PROG, "SOURCE DESTINATION [--to TYPE]", __doc__ or "")
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("destination", metavar="DESTINATION")
     parser.add_argument(
@@ -44,7 +44,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         raise UserError(one_line(error)) from error
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(_PROG, main))

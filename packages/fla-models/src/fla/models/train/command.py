@@ -32,26 +32,25 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging
 
 from fla.models import generate
-from fla.models._command import (
+from fla.models.commands.command_line import (
     Parser,
     UserError,
-    exit_code,
     is_main_process,
     positive_float,
     positive_int,
     say,
     seed,
 )
-from fla.models._corpus import Corpus, HeldOutWindows, RandomWindows, load_corpus, windows
-from fla.models._tokenizer import byte_tokenizer
-from fla.models._train_checkpoints import MODES, open_run, steps_of
-from fla.models._train_progress import Progress
-from fla.models._train_report import held_out_bits, plot_loss, write_results
-from fla.models._train_settings import CPU, GPU, SIZES, make_config, make_model, parse_override
-from fla.models._train_stop import MarkWhole, RefuseDivergence, StopAtStep, keep, leave
+from fla.models.commands.run_folder import MODES, open_run, steps_of
+from fla.models.train.corpus import Corpus, HeldOutWindows, RandomWindows, load_corpus, windows
+from fla.models.train.progress import Progress
+from fla.models.train.report import held_out_bits, plot_loss, write_results
+from fla.models.train.settings import CPU, GPU, SIZES, make_config, make_model, parse_override
+from fla.models.train.stop import MarkWhole, RefuseDivergence, StopAtStep, keep
+from fla.models.train.tokenizer import byte_tokenizer
 from fla.utils.hardware import hardware
 
-_PROG = "python -m fla.models.train"
+PROG = "python -m fla.models.train"
 _EXTRA = ("accelerate", "matplotlib")
 
 
@@ -94,7 +93,7 @@ def parse(arguments: Sequence[str] | None) -> Run:
         UserError: an option that does not fit.
     """
     defaults = GPU if hardware().device in ("cuda", "xpu") else CPU
-    parser = Parser(_PROG, "[options]", __doc__ or "")
+    parser = Parser(PROG, "[options]", __doc__ or "")
     add = parser.add_argument
     add(
         "--model",
@@ -321,7 +320,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     return train(parse(arguments))
-
-
-if __name__ == "__main__":
-    leave(exit_code(_PROG, main))

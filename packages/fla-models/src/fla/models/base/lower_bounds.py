@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from fla.models.modeling import FLAModel, Shared
+from fla.models.base.modeling import FLAModel, Shared
 
 
 class LowerBoundedModel(FLAModel):

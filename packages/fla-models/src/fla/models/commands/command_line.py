@@ -1,4 +1,4 @@
-"""What the two commands share: errors in one line, numbers checked, one voice among several processes."""
+"""What a command line needs: errors in one line, numbers checked, one voice among several processes."""
 
 from __future__ import annotations
 

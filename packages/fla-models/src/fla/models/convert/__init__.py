@@ -1,7 +1,11 @@
-"""Weights of other programs' models as ours, and back: the same numbers under other names, never other numbers."""
+"""Checkpoints of other programs as ours, and back: ``python -m fla.models.convert``.
 
-from fla.models.conversion.checkpoints import TYPES, convert_checkpoint
-from fla.models.conversion.mamba import (
+``command`` is the command line, and ``weights`` does the work. The functions here are for models in memory.
+"""
+
+from fla.models.convert.command import main
+from fla.models.convert.weights.checkpoints import TYPES, convert_checkpoint
+from fla.models.convert.weights.mamba import (
     mamba2_from_state_spaces,
     mamba2_from_transformers,
     mamba2_to_state_spaces,
@@ -11,12 +15,13 @@ from fla.models.conversion.mamba import (
     mamba_to_state_spaces,
     mamba_to_transformers,
 )
-from fla.models.conversion.rwkv import rwkv6_from_release, rwkv6_to_release, rwkv7_from_release, rwkv7_to_release
-from fla.models.conversion.transformer import transformer_from_transformers, transformer_to_transformers
+from fla.models.convert.weights.rwkv import rwkv6_from_release, rwkv6_to_release, rwkv7_from_release, rwkv7_to_release
+from fla.models.convert.weights.transformer import transformer_from_transformers, transformer_to_transformers
 
 __all__ = [
     "TYPES",
     "convert_checkpoint",
+    "main",
     "mamba2_from_state_spaces",
     "mamba2_from_transformers",
     "mamba2_to_state_spaces",

@@ -7,8 +7,8 @@ from huggingface_hub.dataclasses import strict
 from torch import nn
 
 from fla.layers import Mixer, RWKV6FeedForward, RWKV7FeedForward
-from fla.models.configuration import FLAConfig
-from fla.models.modeling import Block
+from fla.models.base.configuration import FLAConfig
+from fla.models.base.modeling import Block
 from fla.modules import LayerNorm
 
 

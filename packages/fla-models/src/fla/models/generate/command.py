@@ -20,21 +20,20 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig, Text
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from fla.models._command import (
+from fla.models.base.registration import causal_lm_of
+from fla.models.commands.command_line import (
     Parser,
     UserError,
-    exit_code,
     one_line,
     positive_float,
     positive_int,
     probability,
     seed,
 )
-from fla.models._train_checkpoints import newest_whole
-from fla.models.registration import causal_lm_of
+from fla.models.commands.run_folder import newest_whole
 from fla.utils.hardware import best_device
 
-_PROG = "python -m fla.models.generate"
+PROG = "python -m fla.models.generate"
 
 
 def load(checkpoint: str) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -131,7 +130,7 @@ def _controls(character: str) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = Parser(_PROG, "CHECKPOINT [options]", __doc__ or "")
+    parser = Parser(PROG, "CHECKPOINT [options]", __doc__ or "")
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("--prompt", default="", help="the text to continue (default: begin a new one)")
     parser.add_argument("--tokens", type=positive_int, default=400, help="write at most so many (default 400)")
@@ -156,7 +155,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         greedy=options.greedy,
     )
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(exit_code(_PROG, main))

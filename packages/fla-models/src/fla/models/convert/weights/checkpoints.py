@@ -12,9 +12,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 
-from fla.models.conversion._filled import Converted, Weights, around
-from fla.models.conversion.files import Checkpoint
-from fla.models.conversion.mamba import (
+from fla.models.base.modeling import FLAForCausalLM
+from fla.models.base.registration import causal_lm_of, is_ours, own_type
+from fla.models.convert.weights.files import Checkpoint
+from fla.models.convert.weights.filled import Converted, Weights, around
+from fla.models.convert.weights.mamba import (
     mamba2_to_state_spaces,
     mamba2_to_transformers,
     mamba_to_state_spaces,
@@ -24,12 +26,10 @@ from fla.models.conversion.mamba import (
     read_mamba_of_state_spaces,
     read_mamba_of_transformers,
 )
-from fla.models.conversion.rwkv import read_rwkv6, read_rwkv7, rwkv6_to_release, rwkv7_to_release
-from fla.models.conversion.transformer import TRANSFORMER_TYPES, read_transformer, transformer_to_transformers
+from fla.models.convert.weights.rwkv import read_rwkv6, read_rwkv7, rwkv6_to_release, rwkv7_to_release
+from fla.models.convert.weights.transformer import TRANSFORMER_TYPES, read_transformer, transformer_to_transformers
 from fla.models.mamba import MambaForCausalLM
 from fla.models.mamba2 import Mamba2ForCausalLM
-from fla.models.modeling import FLAForCausalLM
-from fla.models.registration import causal_lm_of, is_ours, own_type
 from fla.models.rwkv6 import RWKV6ForCausalLM
 from fla.models.rwkv7 import RWKV7ForCausalLM
 from fla.models.transformer import TransformerForCausalLM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
-from fla.models._command import UserError
+from fla.models.commands.command_line import UserError
 
 #: How files begin that hold something else.
 _BEGINNINGS = {

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fla.models._command import UserError
+from fla.models.commands.command_line import UserError
 
 MODES = ("auto", "resume", "fresh")
 _RUN = "run.json"

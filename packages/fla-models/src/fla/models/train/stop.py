@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from fla.models._command import UserError, say
-from fla.models._train_checkpoints import mark_whole
+from fla.models.commands.command_line import UserError, say
+from fla.models.commands.run_folder import mark_whole
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

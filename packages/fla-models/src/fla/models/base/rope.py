@@ -4,7 +4,7 @@ from typing import Any
 
 from huggingface_hub.dataclasses import strict
 
-from fla.models.configuration import FLAConfig
+from fla.models.base.configuration import FLAConfig
 
 
 @strict

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import transformers
 
 from fla.layers import Attention
-from fla.models.conversion._filled import Converted, Weights, filled, hollow
+from fla.models.convert.weights.filled import Converted, Weights, filled, hollow
 from fla.models.transformer import TransformerConfig, TransformerForCausalLM
 
 #: Keys that both have, under one name.

@@ -17,9 +17,9 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
-from fla.models._command import UserError, one_line, suggest
-from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
-from fla.models.registration import config_of_shared_type, own_types
+from fla.models.base.registration import config_of_shared_type, own_types
+from fla.models.commands.command_line import UserError, one_line, suggest
+from fla.models.train.tokenizer import END_OF_TEXT, VOCABULARY
 
 #: What configs and models raise over values that do not fit together.
 _BAD_VALUE = (

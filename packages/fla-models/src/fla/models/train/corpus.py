@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from fla.models._command import UserError, one_line
-from fla.models._text_files import check_folder, check_text, is_text
-from fla.models._tokenizer import END_OF_TEXT, VOCABULARY
+from fla.models.commands.command_line import UserError, one_line
+from fla.models.train.text_files import check_folder, check_text, is_text
+from fla.models.train.tokenizer import END_OF_TEXT, VOCABULARY
 
 #: One text in so many is held out; of fewer texts than that, the last so-many-th part of each.
 HELD_OUT_EVERY = 10

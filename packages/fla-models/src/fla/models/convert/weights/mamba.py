@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from fla.models.backbone import BackboneConfig
-from fla.models.conversion._filled import Converted, Weights, filled
+from fla.models.base.backbone import BackboneConfig
+from fla.models.convert.weights.filled import Converted, Weights, filled
 from fla.models.mamba import MambaConfig, MambaForCausalLM
 from fla.models.mamba2 import Mamba2Config, Mamba2ForCausalLM
 

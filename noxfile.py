@@ -372,7 +372,7 @@ def lint(session: nox.Session) -> None:
     session.run("python", "-m", "ruff", "format", "--check", ".")
     session.run("python", "tools/bump.py", "--check")
     session.run("python", "tools/readme.py", "--check")
-    sources = [path for package in PACKAGES.values() for path in package.sources if path.name != "py.typed"]
+    sources = [path for package in PACKAGES.values() for path in package.sources if path.suffix in ("", ".py")]
     roots = os.pathsep.join(str(package.folder / "src") for package in PACKAGES.values())
     session.run("python", "-m", "mypy", *sources, "noxfile.py", "tools", env={"MYPYPATH": roots})
 

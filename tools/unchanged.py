@@ -50,7 +50,7 @@ def selected(device: str, share: str) -> Iterator[tuple[str, Case]]:
 def results(device: str, dtypes: list[str], share: str) -> dict[str, str]:
     """Title of a case, dtype and tensor -> hash, or the error that it raised."""
     torch.set_num_threads(1)
-    found = {}
+    found: dict[str, str] = {}
     for backend, case in selected(device, share):
         for dtype in dtypes:
             title = f"{case.name} | {dtype}"

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from fla.modules.convolution import ShortConvolution, causal_conv1d, causal_conv1d_update
-from fla.modules.convolution.function import conv_bwd, conv_fwd, conv_update
+from fla.modules.convolution.ops import conv_bwd, conv_fwd, conv_update
 from fla.utils.numerics import agreement
 
 TIGHT = {"atol": agreement(torch.float64, 4096), "rtol": agreement(torch.float64, 4096)}

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from fla.modules.fused_cross_entropy import FusedCrossEntropyLoss, cross_entropy_loss
-from fla.modules.fused_cross_entropy.function import (
+from fla.modules.fused_cross_entropy.ops import (
     cross_entropy_bwd,
     cross_entropy_bwd_,
     cross_entropy_fwd,
     cross_entropy_reduce_fwd,
 )
 from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, fused_linear_cross_entropy_loss
-from fla.modules.fused_linear_cross_entropy.function import linear_cross_entropy_fwd
+from fla.modules.fused_linear_cross_entropy.ops import linear_cross_entropy_fwd
 from fla.modules.l2warp import l2_warp
 from fla.utils.numerics import agreement
 
@@ -124,7 +124,7 @@ def test_the_linear_form_with_a_frozen_side(frozen: str) -> None:
 def test_without_gradients_the_linear_form_computes_none(monkeypatch: pytest.MonkeyPatch) -> None:
     _, target = inputs(13)
     x, weight = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in SIDES.values())
-    monkeypatch.delattr("fla.modules.fused_linear_cross_entropy.function.statistics_with_gradient_")
+    monkeypatch.delattr("fla.modules.fused_linear_cross_entropy.ops.statistics_with_gradient_")
     with torch.no_grad():
         loss = fused_linear_cross_entropy_loss(x, target, weight)
         torch.testing.assert_close(loss, F.cross_entropy(x @ weight.t(), target), **TIGHT)

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 from fla.modules.token_shift import token_shift, token_shift_ref
-from fla.modules.token_shift.function import shift_bwd, shift_fwd
+from fla.modules.token_shift.ops import shift_bwd, shift_fwd
 
 ENDS = [0, 0, 1, 5, 5, 12]
 

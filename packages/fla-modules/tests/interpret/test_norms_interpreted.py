@@ -10,18 +10,18 @@ import torch._dynamo.testing
 from torch.library import opcheck
 
 from fla.modules._norm import launch
-from fla.modules._norm.function import norm_bwd, norm_fwd
+from fla.modules._norm.ops import norm_bwd, norm_fwd
 from fla.modules._norm.tiles import NormTile
 from fla.modules.activations import swiglu, swiglu_linear
-from fla.modules.activations.function import glu_bwd, glu_fwd
+from fla.modules.activations.ops import glu_bwd, glu_fwd
 from fla.modules.fused_bitlinear import rms_norm_quant
 from fla.modules.fused_norm_gate import rms_norm_gated
 from fla.modules.layernorm import group_norm, layer_norm, rms_norm
 from fla.modules.rotary import RotaryEmbedding, rotary_embedding
 from fla.modules.rotary.api import rotate
-from fla.modules.rotary.function import rotary
+from fla.modules.rotary.ops import rotary
 from fla.modules.token_shift import token_shift
-from fla.modules.token_shift.function import shift_bwd, shift_fwd
+from fla.modules.token_shift.ops import shift_bwd, shift_fwd
 from fla.utils.tiles import TileTable
 
 X, Y, W, B = torch.randn(3, 8), torch.randn(3, 8), torch.randn(8), torch.randn(8)

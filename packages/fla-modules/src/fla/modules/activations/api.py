@@ -134,7 +134,7 @@ def swiglu_linear(
     bind_shapes({"weight": (weight, "E D"), "bias": (bias, "E?")}, known={"D": x.shape[-1]})
     if choose_backend(x, backend) != "triton":
         return F.linear(glu_ref(x, y, "swish", 1.0), weight, bias)
-    from fla.modules.activations.function import run_swiglu_linear
+    from fla.modules.activations.ops import run_swiglu_linear
 
     return run_swiglu_linear(x, y, weight, bias)
 
@@ -143,7 +143,7 @@ def _glu(x: torch.Tensor, y: torch.Tensor, gate: str, power: float, backend: str
     _check(x, y)
     if choose_backend(x, backend) != "triton":
         return glu_ref(x, y, gate, power)
-    from fla.modules.activations.function import run_glu
+    from fla.modules.activations.ops import run_glu
 
     return run_glu(x, y, gate, power)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fla.modules.convolution.function import run_conv_triton, run_update
+from fla.modules.convolution.ops import run_conv_triton, run_update
 from fla.modules.convolution.reference import causal_conv1d_ref, last_inputs
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from fla.modules.fused_cross_entropy.function import run_cross_entropy
+from fla.modules.fused_cross_entropy.ops import run_cross_entropy
 from fla.modules.fused_cross_entropy.options import LossOptions, check_targets, loss_options
 from fla.utils.backends import choose_backend
 from fla.utils.validation import bind_shapes, check_floating, check_same_device

@@ -6,7 +6,7 @@ import torch
 
 from fla.modules._checks import needs_gradient
 from fla.modules.fused_cross_entropy.options import check_targets, loss_options
-from fla.modules.fused_linear_cross_entropy.function import LinearCrossEntropyFunction, linear_cross_entropy_ref
+from fla.modules.fused_linear_cross_entropy.ops import LinearCrossEntropyFunction, linear_cross_entropy_ref
 from fla.utils.backends import choose_backend
 from fla.utils.derivatives import anchor
 from fla.utils.validation import bind_shapes, check_floating, check_same_device

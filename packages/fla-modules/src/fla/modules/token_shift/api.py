@@ -78,7 +78,7 @@ def token_shift(
                 f"cache: expected shape [N, 1, D] or [N, D] with N={sequences}, D={channels}, got {list(cache.shape)}"
             )
     if choose_backend(x, backend) == "triton":
-        from fla.modules.token_shift.function import run_shift_triton
+        from fla.modules.token_shift.ops import run_shift_triton
 
         delta = run_shift_triton(x, cu_seqlens, cache)
     else:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from fla.modules.fused_cross_entropy.function import reduce_rows, row_statistics, statistics_with_gradient_
+from fla.modules.fused_cross_entropy.ops import reduce_rows, row_statistics, statistics_with_gradient_
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.modules.fused_cross_entropy.reference import reduce_rows_ref, row_statistics_ref
 from fla.utils.derivatives import first_order

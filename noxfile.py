@@ -38,6 +38,8 @@ TYPED_PROGRAM = "packages/fla/tests/typing/program.py"
 ARCHITECTURES = ("80", "90", "100")
 #: Compiling takes long: of every so many cases one is compiled for each architecture, another one with other commits.
 TURNS = 12
+#: The quick session runs one of so many shares of the tests.
+QUICK_TURNS = 16
 #: What is tested with Triton but without its interpreter: the packages' own environments have none.
 WITH_TRITON = ("test_*_grids.py", "test_utils_aot.py")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -235,6 +237,15 @@ def tests(session: nox.Session) -> None:
     """Every test, in one environment with all packages editable; what follows -- goes to pytest."""
     editable(session)
     pytest(session, *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Ruff, and every sixteenth test of all packages: some minutes, for while one works. Each commit takes its turn."""
+    editable(session)
+    session.run("python", "-m", "ruff", "check", ".")
+    session.run("python", "-m", "ruff", "format", "--check", ".")
+    pytest(session, "--share", f"{commit_number() % QUICK_TURNS + 1}/{QUICK_TURNS}", *session.posargs)
 
 
 @nox.session

@@ -60,6 +60,23 @@ def test_a_part_keeps_what_lies_at_its_top(part: str) -> None:
     assert all(find_spec(f"fla.{part}.{name}") for name in gone), gone
 
 
+def test_public_packages_register_every_op() -> None:
+    # A program that was exported on a GPU is loaded after importing what it was written with.
+    program = """
+from importlib import import_module
+from pkgutil import iter_modules
+import torch, fla.ops, fla.modules
+for part in (fla.ops, fla.modules):
+    for module in iter_modules(part.__path__, part.__name__ + "."):
+        if "._" not in module.name:
+            import_module(module.name)
+names = {str(schema).partition("(")[0] for schema in torch._C._jit_get_all_schemas()}
+print(*sorted(name for name in names if name.startswith("fla::")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == sorted(OPS)
+
+
 def test_ops_keep_their_names_and_schemas() -> None:
     assert record.ops() == OPS, MEANT
 

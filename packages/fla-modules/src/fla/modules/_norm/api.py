@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.modules._checks import check_shape_of_x, check_tensor
+from fla.modules._norm.ops import run_norm_triton
 from fla.modules._norm.reference import GATES, norm_ref, sum_dtype
 from fla.utils.backends import choose_backend
 
@@ -52,8 +53,6 @@ def run_norm(
     total_dtype = sum_dtype(x, residual, residual_in_fp32)
     out_dtype = x.dtype if out_dtype is None else out_dtype
     if choose_norm_backend(x, backend, groups) == "triton":
-        from fla.modules._norm.ops import run_norm_triton
-
         return run_norm_triton(
             x, gate, weight, bias, residual, kind, activation, eps, groups, prenorm, total_dtype, out_dtype, quantise
         )

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from fla.modules._checks import check_shape_of_x, check_tensor
+from fla.modules.activations.ops import run_glu, run_swiglu_linear
 from fla.modules.activations.reference import glu_ref
 from fla.utils.backends import choose_backend
 from fla.utils.validation import bind_shapes, check_same_device, check_same_dtype
@@ -134,8 +135,6 @@ def swiglu_linear(
     bind_shapes({"weight": (weight, "E D"), "bias": (bias, "E?")}, known={"D": x.shape[-1]})
     if choose_backend(x, backend) != "triton":
         return F.linear(glu_ref(x, y, "swish", 1.0), weight, bias)
-    from fla.modules.activations.ops import run_swiglu_linear
-
     return run_swiglu_linear(x, y, weight, bias)
 
 
@@ -143,8 +142,6 @@ def _glu(x: torch.Tensor, y: torch.Tensor, gate: str, power: float, backend: str
     _check(x, y)
     if choose_backend(x, backend) != "triton":
         return glu_ref(x, y, gate, power)
-    from fla.modules.activations.ops import run_glu
-
     return run_glu(x, y, gate, power)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.modules.rotary.ops import run_rotary
 from fla.modules.rotary.positions import Tables
 from fla.modules.rotary.reference import rotary_embedding_ref
 from fla.utils.backends import choose_backend
@@ -72,8 +73,6 @@ def rotate(
     """:func:`rotary_embedding` of q ``[B, T, H, D]`` and k ``[B, T, HK, D]`` or None, in one launch on a GPU."""
     offset, offsets = _check(q, k, tables, seqlen_offsets, cu_seqlens, name)
     if choose_backend(q, backend) == "triton":
-        from fla.modules.rotary.ops import run_rotary
-
         return run_rotary(q, k, tables, interleaved, offset, offsets, cu_seqlens)
     if cu_seqlens is not None and not torch.compiler.is_compiling():
         boundaries(cu_seqlens, q.shape[1])

@@ -7,6 +7,7 @@ from typing import Literal, overload
 import torch
 
 from fla.modules._checks import check_tensor
+from fla.modules.token_shift.ops import run_shift_triton
 from fla.modules.token_shift.reference import last_tokens, token_shift_ref
 from fla.utils.backends import choose_backend
 from fla.utils.validation import bind_shapes, check_cu_seqlens, check_not_empty, check_same_device, count_sequences
@@ -78,8 +79,6 @@ def token_shift(
                 f"cache: expected shape [N, 1, D] or [N, D] with N={sequences}, D={channels}, got {list(cache.shape)}"
             )
     if choose_backend(x, backend) == "triton":
-        from fla.modules.token_shift.ops import run_shift_triton
-
         delta = run_shift_triton(x, cu_seqlens, cache)
     else:
         if cu_seqlens is not None and not torch.compiler.is_compiling():

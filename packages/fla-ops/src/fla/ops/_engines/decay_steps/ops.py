@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops._engines.channel_decay.value_decay_ops import value_decay_bwd, value_decay_fwd
 from fla.ops._engines.decay_steps.algorithm import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
-from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_bwd
+from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_bwd, chunk_simple_gla_fwd
 from fla.ops._shared.arguments import flip_time, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
@@ -46,9 +46,6 @@ def _fwd(
     elif gk is not None:
         o, final_state, _ = chunk_gla_fwd(q, k, v, _both(g, gk), u, start, cu_seqlens, scale, backend, False)
     else:
-        # Imported here, because the public functions of simple_gla stand on this module.
-        from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_fwd
-
         o, final_state = chunk_simple_gla_fwd(q, k, v, g, None, start, cu_seqlens, scale, backend)
     return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib import import_module
 from inspect import Parameter, Signature, signature
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -23,23 +24,31 @@ def register_op(
     run: Callable[..., Any],
     fake: Callable[..., Any],
     *,
+    algorithm: Callable[..., Any] | None = None,
+    launch: str | None = None,
     mutates: Sequence[str] = (),
     options: type | None = None,
 ) -> Callable[..., Any]:
     """Define ``fla::<name>`` and return the callable to use for it.
+
+    An op that each backend computes by itself gives ``algorithm`` and ``launch``: then ``run`` is a declaration, whose
+    arguments name the backend. Each gets those of the arguments that it names. Results that it leaves out or has as
+    None come as empty tensors.
 
     Args:
         name: op name, ``<family>_<form>_fwd`` or ``..._bwd``. It is fixed: exported programs contain it.
         run: what runs, on every device; autograd and autocast are off inside, and the current GPU is the one that the
             tensors lie on: kernels are launched there. The schema is inferred from its annotations.
         fake: from those of the arguments that it names, empty tensors of the right shape, dtype and device.
+        algorithm: what runs on the torch backend.
+        launch: ``"module:function"`` that runs on the triton backend; loaded when it is first called.
         mutates: names of the arguments that are written to.
         options: the named tuple whose fields ``run`` takes as ``*options``.
     """
     _LIBRARY.define(name + _schema(run, mutates, options), tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.fla, name).default
     names = [argument.name for argument in op._schema.arguments]
-    implementation = _in_its_place(run)
+    implementation = _in_its_place(run if launch is None else _by_backend(run, algorithm, launch))
     if "cu_seqlens" in names:
         implementation = _with_contiguous(implementation, names.index("cu_seqlens"))
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
@@ -61,6 +70,28 @@ def _schema(run: Callable[..., Any], mutates: Sequence[str], options: type | Non
     returned = None if hints["return"] is type(None) else hints["return"]
     described.__signature__ = Signature(parameters, return_annotation=returned)  # type: ignore[attr-defined]
     return torch.library.infer_schema(described, mutates_args=tuple(mutates))
+
+
+def _by_backend(declared: Callable[..., Any], algorithm: Callable[..., Any] | None, launch: str) -> Callable[..., Any]:
+    names, returned = list(signature(declared).parameters), get_type_hints(declared)["return"]
+    place = names.index("backend") if algorithm is not None else None
+    count = 0 if returned == list[torch.Tensor] else len(get_args(returned))
+    known: dict[Any, tuple[Callable[..., Any], list[int]]] = {}
+
+    def find(backend: Any) -> tuple[Callable[..., Any], list[int]]:
+        module, _, attribute = launch.partition(":")
+        function = algorithm if backend == "torch" and algorithm else getattr(import_module(module), attribute)
+        known[backend] = function, [names.index(name) for name in signature(function).parameters]
+        return known[backend]
+
+    def run(*args: Any) -> Any:
+        backend = None if place is None else args[place]
+        function, places = known.get(backend) or find(backend)
+        results = [args[0].new_empty(0) if x is None else x for x in function(*[args[i] for i in places])]
+        missing = [args[0].new_empty(0) for _ in range(count - len(results))]
+        return (*results, *missing) if count else results
+
+    return run
 
 
 def fake_gradients(run: Callable[..., Any], like_state: Callable[..., torch.Tensor]) -> Callable[..., Any]:

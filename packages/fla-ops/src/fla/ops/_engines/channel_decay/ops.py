@@ -10,6 +10,8 @@ from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
 
+_LAUNCH = "fla.ops._engines.channel_decay.launch"
+
 
 def _fwd(
     q: torch.Tensor,
@@ -23,11 +25,8 @@ def _fwd(
     backend: str,
     save_scores: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return *chunk_gla_fwd_torch(q, k, v, g, u, initial_state, cu_seqlens, scale), q.new_empty(0)
-    from fla.ops._engines.channel_decay.launch import chunk_gla_fwd_triton
-
-    return chunk_gla_fwd_triton(q, k, v, g, u, initial_state, cu_seqlens, scale, save_scores)
+    """Return o, the final state, and the scores of each chunk if they are saved."""
+    raise NotImplementedError
 
 
 def _fwd_fake(
@@ -56,21 +55,20 @@ def _bwd(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_torch(
-            q, k, v, g, u, initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    else:
-        from fla.ops._engines.channel_decay.launch import chunk_gla_bwd_triton
-
-        dq, dk, dv, dg, du, dstate = chunk_gla_bwd_triton(
-            q, k, v, g, u, initial_state, scores, do, dfinal_state, cu_seqlens, scale
-        )
-    return dq, dk, dv, dg, q.new_empty(0) if du is None else du, dstate
+    """Return the gradients of the operands and of the initial state."""
+    raise NotImplementedError
 
 
-chunk_gla_fwd = register_op("chunk_gla_fwd", _fwd, _fwd_fake)
-chunk_gla_bwd = register_op("chunk_gla_bwd", _bwd, fake_gradients(_bwd, state_like))
+chunk_gla_fwd = register_op(
+    "chunk_gla_fwd", _fwd, _fwd_fake, algorithm=chunk_gla_fwd_torch, launch=f"{_LAUNCH}:chunk_gla_fwd_triton"
+)
+chunk_gla_bwd = register_op(
+    "chunk_gla_bwd",
+    _bwd,
+    fake_gradients(_bwd, state_like),
+    algorithm=chunk_gla_bwd_torch,
+    launch=f"{_LAUNCH}:chunk_gla_bwd_triton",
+)
 
 
 _chunk_gla = state_function(chunk_gla_fwd, chunk_gla_bwd, tells=True)

@@ -16,6 +16,8 @@ from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops._shared.arguments import state_like, sum_dtype
 from fla.utils.registration import fake_gradients, register_op
 
+_LAUNCH = "fla.ops._engines.channel_decay.launch"
+
 
 def _state_like(k: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
     """The state has its values first: they are the keys of the engine."""
@@ -32,11 +34,8 @@ def _fwd(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return value_decay_fwd_torch(q, k, v, g, initial_state, cu_seqlens, scale)
-    from fla.ops._engines.channel_decay.launch import value_decay_fwd_triton
-
-    return value_decay_fwd_triton(q, k, v, g, initial_state, cu_seqlens, scale)
+    """Return o in the dtype of sums, and the final state."""
+    raise NotImplementedError
 
 
 def _fwd_fake(
@@ -65,5 +64,11 @@ def _bwd(
     return dq, dk, dv, dg, dstate
 
 
-value_decay_fwd = register_op("chunk_gla_value_decay_fwd", _fwd, _fwd_fake)
+value_decay_fwd = register_op(
+    "chunk_gla_value_decay_fwd",
+    _fwd,
+    _fwd_fake,
+    algorithm=value_decay_fwd_torch,
+    launch=f"{_LAUNCH}:value_decay_fwd_triton",
+)
 value_decay_bwd = register_op("chunk_gla_value_decay_bwd", _bwd, fake_gradients(_bwd, _state_like))

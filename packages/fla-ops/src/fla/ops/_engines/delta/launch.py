@@ -119,14 +119,19 @@ def chunk_gated_delta_rule_fwd_triton(
     initial_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, and scores and corrections ``[B, T, HV, C]``."""
+    save: bool,
+) -> tuple[torch.Tensor, ...]:
+    """Outputs ``[B, T, HV, V]``, final states ``[N, HV, K, V]``, and scores and corrections ``[B, T, HV, C]`` if saved.
+
+    Where decay is by channel, the backward pass makes them again.
+    """
     call = _call(q, k, v, beta, g, p, cu_seqlens)
     walked = _pairs(call, scale)
     o = torch.empty_like(call.v)
     final_state = q.new_empty(call.chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
     _walk(call, walked, initial_state, scale, o=o, end=final_state)
-    return o, final_state, walked.scores, walked.corrections
+    saved = (walked.scores, walked.corrections) if save and call.decay != 3 else ()
+    return o, final_state, *saved
 
 
 def chunk_gated_delta_rule_bwd_triton(

@@ -10,6 +10,8 @@ from fla.ops._shared.autograd import autograd_function, state_function
 from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
 
+_LAUNCH = "fla.ops._engines.delta.launch"
+
 
 def _fwd(
     q: torch.Tensor,
@@ -24,15 +26,8 @@ def _fwd(
     backend: str,
     save: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        o, state = chunk_gated_delta_rule_fwd_torch(q, k, v, beta, g, p, initial_state, cu_seqlens, scale)
-        return o, state, q.new_empty(0), q.new_empty(0)
-    from fla.ops._engines.delta.launch import chunk_gated_delta_rule_fwd_triton
-
-    o, state, scores, corrections = chunk_gated_delta_rule_fwd_triton(
-        q, k, v, beta, g, p, initial_state, cu_seqlens, scale
-    )
-    return (o, state, scores, corrections) if _kept(g, backend, save) else (o, state, q.new_empty(0), q.new_empty(0))
+    """Return o, the final state, and scores and corrections if they are saved."""
+    raise NotImplementedError
 
 
 def _kept(g: torch.Tensor | None, backend: str, save: bool) -> bool:
@@ -70,21 +65,24 @@ def _bwd(
     scale: float,
     backend: str,
 ) -> list[torch.Tensor]:
-    if backend == "torch":
-        gradients = chunk_gated_delta_rule_bwd_torch(
-            q, k, v, beta, g, p, initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    else:
-        from fla.ops._engines.delta.launch import chunk_gated_delta_rule_bwd_triton
-
-        gradients = chunk_gated_delta_rule_bwd_triton(
-            q, k, v, beta, g, p, initial_state, scores, corrections, do, dfinal_state, cu_seqlens, scale
-        )
-    return [q.new_empty(0) if d is None else d for d in gradients]
+    """Return the gradients of the operands and of the initial state."""
+    raise NotImplementedError
 
 
-chunk_gated_delta_rule_fwd = register_op("chunk_gated_delta_rule_fwd", _fwd, _fwd_fake)
-chunk_gated_delta_rule_bwd = register_op("chunk_gated_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
+chunk_gated_delta_rule_fwd = register_op(
+    "chunk_gated_delta_rule_fwd",
+    _fwd,
+    _fwd_fake,
+    algorithm=chunk_gated_delta_rule_fwd_torch,
+    launch=f"{_LAUNCH}:chunk_gated_delta_rule_fwd_triton",
+)
+chunk_gated_delta_rule_bwd = register_op(
+    "chunk_gated_delta_rule_bwd",
+    _bwd,
+    fake_gradients(_bwd, state_like),
+    algorithm=chunk_gated_delta_rule_bwd_torch,
+    launch=f"{_LAUNCH}:chunk_gated_delta_rule_bwd_triton",
+)
 #: Imported by name elsewhere. Its ``apply`` takes what :func:`fla.ops._shared.autograd.autograd_function` says.
 ChunkGatedDeltaRuleFunction = autograd_function(chunk_gated_delta_rule_fwd, chunk_gated_delta_rule_bwd, tells=True)
 _chunk_gated_delta_rule = state_function(chunk_gated_delta_rule_fwd, chunk_gated_delta_rule_bwd, tells=True)

@@ -9,6 +9,8 @@ from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 
+_LAUNCH = "fla.ops._engines.low_rank.launch"
+
 
 def _fwd(
     q: torch.Tensor,
@@ -22,11 +24,8 @@ def _fwd(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return chunk_dplr_delta_rule_fwd_torch(q, k, v, a, b, gk, initial_state, cu_seqlens, scale)
-    from fla.ops._engines.low_rank.launch import chunk_dplr_delta_rule_fwd_triton
-
-    return chunk_dplr_delta_rule_fwd_triton(q, k, v, a, b, gk, initial_state, cu_seqlens, scale)
+    """Return o and the final state."""
+    raise NotImplementedError
 
 
 def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,21 +46,24 @@ def _bwd(
     scale: float,
     backend: str,
 ) -> list[torch.Tensor]:
-    if backend == "torch":
-        gradients = chunk_dplr_delta_rule_bwd_torch(
-            q, k, v, a, b, gk, initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    else:
-        from fla.ops._engines.low_rank.launch import chunk_dplr_delta_rule_bwd_triton
-
-        gradients = chunk_dplr_delta_rule_bwd_triton(
-            q, k, v, a, b, gk, initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    return [q.new_empty(0) if d is None else d for d in gradients]
+    """Return the gradients of the operands and of the initial state."""
+    raise NotImplementedError
 
 
-chunk_dplr_delta_rule_fwd = register_op("chunk_dplr_delta_rule_fwd", _fwd, _fwd_fake)
-chunk_dplr_delta_rule_bwd = register_op("chunk_dplr_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
+chunk_dplr_delta_rule_fwd = register_op(
+    "chunk_dplr_delta_rule_fwd",
+    _fwd,
+    _fwd_fake,
+    algorithm=chunk_dplr_delta_rule_fwd_torch,
+    launch=f"{_LAUNCH}:chunk_dplr_delta_rule_fwd_triton",
+)
+chunk_dplr_delta_rule_bwd = register_op(
+    "chunk_dplr_delta_rule_bwd",
+    _bwd,
+    fake_gradients(_bwd, state_like),
+    algorithm=chunk_dplr_delta_rule_bwd_torch,
+    launch=f"{_LAUNCH}:chunk_dplr_delta_rule_bwd_triton",
+)
 _chunk_dplr_delta_rule = state_function(chunk_dplr_delta_rule_fwd, chunk_dplr_delta_rule_bwd)
 
 

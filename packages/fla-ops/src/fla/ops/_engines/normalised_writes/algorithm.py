@@ -9,9 +9,13 @@ from fla.ops._shared.arguments import sum_dtype
 
 
 def writes_fwd_torch(
-    s: torch.Tensor, initial: torch.Tensor | None, cu_seqlens: torch.Tensor | None, dtype: torch.dtype
+    s: torch.Tensor,
+    initial: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    dtype: torch.dtype,
+    with_sums: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Writes and decays ``[B, T, ...]``, the last sum of each sequence ``[N, ...]``, and every one."""
+    """Writes and decays ``[B, T, ...]``, the last sum of each sequence ``[N, ...]``, and every one if asked for."""
     s = s.to(sum_dtype(s)).contiguous()
     first, start = _first_steps(s, cu_seqlens), _start(s, initial, cu_seqlens)
     z = _scan(None, torch.where(first, torch.logaddexp(s, start), s), first)
@@ -23,7 +27,7 @@ def writes_fwd_torch(
     else:
         ends = z[0, (cu_seqlens[1:] - 1).clamp(min=0)]
         last = torch.where(_is_empty(cu_seqlens, s), -torch.inf if initial is None else initial.to(s.dtype), ends)
-    return (s - z).exp().to(dtype), decay, last, z
+    return (s - z).exp().to(dtype), decay, last, z if with_sums else z.new_empty(0)
 
 
 def writes_bwd_torch(

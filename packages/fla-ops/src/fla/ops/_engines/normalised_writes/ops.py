@@ -14,6 +14,8 @@ from fla.utils.validation import count_sequences
 
 Results = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
+_LAUNCH = "fla.ops._engines.normalised_writes.launch"
+
 
 def _fwd(
     s: torch.Tensor,
@@ -23,12 +25,8 @@ def _fwd(
     with_sums: bool,
     backend: str,
 ) -> Results:
-    if backend == "torch":
-        write, decay, last, z = writes_fwd_torch(s, initial, cu_seqlens, dtype)
-        return write, decay, last, z if with_sums else z.new_empty(0)
-    from fla.ops._engines.normalised_writes.launch import writes_fwd_triton
-
-    return writes_fwd_triton(s, initial, cu_seqlens, dtype, with_sums)
+    """Return the writes, the decays, the last sums, and every sum if they are asked for."""
+    raise NotImplementedError
 
 
 def _fwd_fake(s: torch.Tensor, cu_seqlens: torch.Tensor | None, dtype: torch.dtype, with_sums: bool) -> Results:
@@ -49,11 +47,8 @@ def _bwd(
     dtype: torch.dtype,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return writes_bwd_torch(write, decay, initial, cu_seqlens, dwrite, ddecay, dlast, dz, dtype)
-    from fla.ops._engines.normalised_writes.launch import writes_bwd_triton
-
-    return writes_bwd_triton(write, decay, initial, cu_seqlens, dwrite, ddecay, dlast, dz, dtype)
+    """Return the gradients of s and of the initial sums."""
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -62,8 +57,12 @@ def _bwd_fake(
     return decay.new_empty(decay.shape, dtype=dtype), decay.new_empty(0 if initial is None else initial.shape)
 
 
-writes_fwd = register_op("normalised_writes_fwd", _fwd, _fwd_fake)
-writes_bwd = register_op("normalised_writes_bwd", _bwd, _bwd_fake)
+writes_fwd = register_op(
+    "normalised_writes_fwd", _fwd, _fwd_fake, algorithm=writes_fwd_torch, launch=f"{_LAUNCH}:writes_fwd_triton"
+)
+writes_bwd = register_op(
+    "normalised_writes_bwd", _bwd, _bwd_fake, algorithm=writes_bwd_torch, launch=f"{_LAUNCH}:writes_bwd_triton"
+)
 
 
 class _NormalisedWrites(torch.autograd.Function):

@@ -73,8 +73,8 @@ def chunk_simple_gla_bwd_torch(
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     scale: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Gradients of q, k, v, g and the initial states."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, None, torch.Tensor]:
+    """Gradients of q, k, v, g, none of ``g_gamma``, and those of the initial states."""
     layout = ChunkLayout(q.shape[0], q.shape[1], CHUNK_SIZE, cu_seqlens)
     q_, k_, v_ = _split(layout, q, k, v)
     q_ = q_ * scale
@@ -101,7 +101,7 @@ def chunk_simple_gla_bwd_torch(
         dg = _decay_gradient(pairs, (dq_state * q_).sum(-1), (dk_state * k_).sum(-1), dtotal)
         dg = layout.join(dg.unsqueeze(-1), g.dtype).squeeze(-1)
     dq, dk = (ungroup(layout.join(d, v_.dtype), x) for d, x in ((dq.mul_(scale), q), (dk, k)))
-    return dq, dk, layout.join(dv, v.dtype), dg, dinitial_state
+    return dq, dk, layout.join(dv, v.dtype), dg, None, dinitial_state
 
 
 def _split(

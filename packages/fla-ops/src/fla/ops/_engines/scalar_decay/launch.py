@@ -167,7 +167,7 @@ class _Pass:
         return Pass(out, self.end, states, dw, dskip)
 
 
-def chunk_simple_gla_fwd_triton(
+def _outputs(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -184,7 +184,7 @@ def chunk_simple_gla_fwd_triton(
     return forward.out, forward.end
 
 
-def chunk_simple_gla_bwd_triton(
+def _gradients(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -240,3 +240,71 @@ def chunk_simple_gla_bwd_triton(
         skip=None if skip is None else gradients.dskip.sum(0).to(skip.dtype),
     )
     return dq, dk, gradients.out, dfactors, gradients.end
+
+
+def simple_gla_fwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final states with a decay per step, per head, or none."""
+    return _outputs(q, k, v, Factors(g, g_gamma), initial_state, cu_seqlens, scale)
+
+
+def simple_gla_bwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    g_gamma: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, None, torch.Tensor]:
+    """Gradients of q, k, v, g, none of ``g_gamma``, and those of the initial states."""
+    dq, dk, dv, (dg, *_), dstate = _gradients(
+        q, k, v, Factors(g, g_gamma), initial_state, do, dfinal_state, cu_seqlens=cu_seqlens, scale=scale
+    )
+    return dq, dk, dv, dg, None, dstate
+
+
+def weighted_fwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    w: torch.Tensor,
+    skip: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and final states with weights of what is written and values that skip the state."""
+    return _outputs(q, k, v, Factors(g, None, w, skip), initial_state, cu_seqlens, scale)
+
+
+def weighted_bwd_triton(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor,
+    w: torch.Tensor,
+    skip: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    do: torch.Tensor,
+    dfinal_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    scale: float,
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of q, k, v, g, w, skip and the initial states."""
+    dq, dk, dv, (dg, _, dw, dskip), dstate = _gradients(
+        q, k, v, Factors(g, None, w, skip), initial_state, do, dfinal_state, cu_seqlens=cu_seqlens, scale=scale
+    )
+    return dq, dk, dv, dg, dw, dskip, dstate

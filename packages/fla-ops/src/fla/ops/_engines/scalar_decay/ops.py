@@ -9,6 +9,8 @@ from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import register_op
 
+_LAUNCH = "fla.ops._engines.scalar_decay.launch"
+
 
 def _fwd(
     q: torch.Tensor,
@@ -21,11 +23,8 @@ def _fwd(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return chunk_simple_gla_fwd_torch(q, k, v, g, g_gamma, initial_state, cu_seqlens, scale)
-    from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_fwd_triton
-
-    return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, g_gamma), initial_state, cu_seqlens, scale)
+    """Return o and the final state."""
+    raise NotImplementedError
 
 
 def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,18 +44,11 @@ def _bwd(
     scale: float,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        dq, dk, dv, dg, dstate = chunk_simple_gla_bwd_torch(
-            q, k, v, g, g_gamma, initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    else:
-        from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_bwd_triton
+    """Return the gradients of the operands and of the initial state.
 
-        dq, dk, dv, (dg, *_), dstate = chunk_simple_gla_bwd_triton(
-            q, k, v, Factors(g, g_gamma), initial_state, do, dfinal_state, cu_seqlens, scale
-        )
-    # A decay per head is without gradient here: one that needs it comes as a decay per step.
-    return dq, dk, dv, q.new_empty(0) if dg is None else dg, q.new_empty(0), dstate
+    A decay per head has none here: one that needs it comes as a decay per step.
+    """
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -67,8 +59,20 @@ def _bwd_fake(
     return dq, dk, dv, dg, q.new_empty(0), state_like(q, v, cu_seqlens)
 
 
-chunk_simple_gla_fwd = register_op("chunk_simple_gla_fwd", _fwd, _fwd_fake)
-chunk_simple_gla_bwd = register_op("chunk_simple_gla_bwd", _bwd, _bwd_fake)
+chunk_simple_gla_fwd = register_op(
+    "chunk_simple_gla_fwd",
+    _fwd,
+    _fwd_fake,
+    algorithm=chunk_simple_gla_fwd_torch,
+    launch=f"{_LAUNCH}:simple_gla_fwd_triton",
+)
+chunk_simple_gla_bwd = register_op(
+    "chunk_simple_gla_bwd",
+    _bwd,
+    _bwd_fake,
+    algorithm=chunk_simple_gla_bwd_torch,
+    launch=f"{_LAUNCH}:simple_gla_bwd_triton",
+)
 _chunk_simple_gla = state_function(chunk_simple_gla_fwd, chunk_simple_gla_bwd)
 
 

@@ -8,6 +8,8 @@ from fla.ops._shared.arguments import state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 
+_LAUNCH = "fla.ops._engines.scalar_decay.launch"
+
 
 def _fwd(
     q: torch.Tensor,
@@ -20,9 +22,8 @@ def _fwd(
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_fwd_triton
-
-    return chunk_simple_gla_fwd_triton(q, k, v, Factors(g, None, w, skip), initial_state, cu_seqlens, scale)
+    """Return o and the final state."""
+    raise NotImplementedError
 
 
 def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,19 +43,14 @@ def _bwd(
     cu_seqlens: torch.Tensor | None,
     scale: float,
 ) -> list[torch.Tensor]:
-    from fla.ops._engines.scalar_decay.launch import Factors, chunk_simple_gla_bwd_triton
-
-    factors = Factors(g, None, w, skip)
-    dq, dk, dv, (dg, _, dw, dskip), dstate = chunk_simple_gla_bwd_triton(
-        q, k, v, factors, initial_state, do, dfinal_state, cu_seqlens, scale
-    )
-    assert dg is not None
-    assert dw is not None
-    return [dq, dk, dv, dg, dw, q.new_empty(0) if dskip is None else dskip, dstate]
+    """Return the gradients of the operands and of the initial state."""
+    raise NotImplementedError
 
 
-chunk_ssd_fwd = register_op("chunk_ssd_fwd", _fwd, _fwd_fake)
-chunk_ssd_bwd = register_op("chunk_ssd_bwd", _bwd, fake_gradients(_bwd, state_like))
+chunk_ssd_fwd = register_op("chunk_ssd_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:weighted_fwd_triton")
+chunk_ssd_bwd = register_op(
+    "chunk_ssd_bwd", _bwd, fake_gradients(_bwd, state_like), launch=f"{_LAUNCH}:weighted_bwd_triton"
+)
 _chunk_ssd = state_function(chunk_ssd_fwd, chunk_ssd_bwd)
 
 

@@ -12,6 +12,8 @@ from fla.utils.tiles import tile_key
 from fla.utils.validation import count_sequences
 from fla.utils.varlen import max_chunks
 
+_LAUNCH = "fla.ops._engines.scan.launch"
+
 
 def _state_like(x: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
     return x.new_empty((count_sequences(cu_seqlens, x.shape[0]), x.shape[2]), dtype=sum_dtype(x))
@@ -25,11 +27,8 @@ def _fwd(
     backend: str,
     save_states: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return *hgrn_fwd_torch(x, g, initial_state, cu_seqlens), x.new_empty(0)
-    from fla.ops._engines.scan.launch import hgrn_fwd_triton
-
-    return hgrn_fwd_triton(x, g, initial_state, cu_seqlens, save_states)
+    """Return o, the final state, and the state before each tile if they are saved."""
+    raise NotImplementedError
 
 
 def _fwd_fake(
@@ -56,15 +55,14 @@ def _bwd(
     cu_seqlens: torch.Tensor | None,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    if backend == "torch":
-        return hgrn_bwd_torch(x, g, initial_state, do, dfinal_state, cu_seqlens)
-    from fla.ops._engines.scan.launch import hgrn_bwd_triton
-
-    return hgrn_bwd_triton(x, g, states, do, dfinal_state, cu_seqlens)
+    """Return the gradients of x, g and the initial state."""
+    raise NotImplementedError
 
 
-hgrn_fwd = register_op("hgrn_fwd", _fwd, _fwd_fake)
-hgrn_bwd = register_op("hgrn_bwd", _bwd, fake_gradients(_bwd, _state_like))
+hgrn_fwd = register_op("hgrn_fwd", _fwd, _fwd_fake, algorithm=hgrn_fwd_torch, launch=f"{_LAUNCH}:hgrn_fwd_triton")
+hgrn_bwd = register_op(
+    "hgrn_bwd", _bwd, fake_gradients(_bwd, _state_like), algorithm=hgrn_bwd_torch, launch=f"{_LAUNCH}:hgrn_bwd_triton"
+)
 _hgrn = state_function(hgrn_fwd, hgrn_bwd, tells=True)
 
 

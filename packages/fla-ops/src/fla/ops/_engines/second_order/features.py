@@ -86,3 +86,8 @@ def _weigh(rows: torch.Tensor) -> torch.Tensor:
     if rows.shape[-1] % 2 == 0:
         rows[..., -1, :] *= math.sqrt(0.5)
     return rows
+
+
+def feature_width(dim: int, with_taylor: bool) -> int:
+    """Features of ``dim`` channels: of the exponential to second order, or of half the square."""
+    return taylor_width(dim) if with_taylor else half_square_width(dim)

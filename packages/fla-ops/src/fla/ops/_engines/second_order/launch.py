@@ -8,6 +8,7 @@ import torch
 import triton
 
 from fla.ops._engines.second_order import kernels
+from fla.ops._engines.second_order.features import feature_width
 from fla.ops._engines.second_order.gradient_kernels import second_order_key_bwd_kernel, second_order_query_bwd_kernel
 from fla.ops._engines.second_order.tiles import CHUNK_TILES, ChunkTile
 from fla.ops._shared.chunk_launch import Chunks, cut, precision
@@ -138,11 +139,10 @@ def second_order_fwd_triton(
     scale: float,
     eps: float | None,
     taylor: bool,
-    features: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Outputs ``[B, T, H, V]``, totals ``[B, T, H]``, and the final S ``[N, H, F, V]`` and z ``[N, H, F]``."""
     q, k, v = (x.contiguous() for x in (q, k, v))
-    plan = _Plan(q, v, features, cu_seqlens, eps, taylor)
+    plan = _Plan(q, v, feature_width(q.shape[-1], taylor), cu_seqlens, eps, taylor)
     states, sums, end, end_sum = plan.carry(k, v, None, None, (state, z), 1.0, reverse=False)
     totals = q.new_empty(q.shape[:3], dtype=torch.float32)
     return plan.read(q, k, v, totals, states, sums, scale, reverse=False), totals, end, end_sum
@@ -163,11 +163,10 @@ def second_order_bwd_triton(
     scale: float,
     eps: float | None,
     taylor: bool,
-    features: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k, v and of the initial S and z. Those of totals are given where nothing is divided by them."""
     q, k, v, do = (x.contiguous() for x in (q, k, v, do))
-    plan = _Plan(q, v, features, cu_seqlens, eps, taylor)
+    plan = _Plan(q, v, feature_width(q.shape[-1], taylor), cu_seqlens, eps, taylor)
     if eps is not None:
         dtotals = torch.empty_like(totals)
     else:

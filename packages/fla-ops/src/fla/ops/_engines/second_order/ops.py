@@ -8,20 +8,18 @@ from typing import Any
 import torch
 
 from fla.ops._engines.normalised_reads.ops import LinearState
-from fla.ops._engines.second_order.features import half_square_width, taylor_width
+from fla.ops._engines.second_order.features import feature_width
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 from fla.utils.validation import count_sequences
 
-
-def _width(q: torch.Tensor, taylor: bool) -> int:
-    return (taylor_width if taylor else half_square_width)(q.shape[-1])
+_LAUNCH = "fla.ops._engines.second_order.launch"
 
 
 def _states_like(
     q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, taylor: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    rows = (count_sequences(cu_seqlens, q.shape[0]), q.shape[2], _width(q, taylor))
+    rows = (count_sequences(cu_seqlens, q.shape[0]), q.shape[2], feature_width(q.shape[-1], taylor))
     return q.new_empty((*rows, v.shape[-1]), dtype=torch.float32), q.new_empty(rows, dtype=torch.float32)
 
 
@@ -36,9 +34,8 @@ def _fwd(
     eps: float | None,
     taylor: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    from fla.ops._engines.second_order.launch import second_order_fwd_triton
-
-    return second_order_fwd_triton(q, k, v, state, z, cu_seqlens, scale, eps, taylor, _width(q, taylor))
+    """Return o, the sums of the weights, the final state and the final sum of the keys' features."""
+    raise NotImplementedError
 
 
 def _fwd_fake(
@@ -64,11 +61,8 @@ def _bwd(
     eps: float | None,
     taylor: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    from fla.ops._engines.second_order.launch import second_order_bwd_triton
-
-    return second_order_bwd_triton(
-        q, k, v, state, z, totals, do, dtotals, dstate, dz, cu_seqlens, scale, eps, taylor, _width(q, taylor)
-    )
+    """Return the gradients of q, k, v, the initial state and the initial sum."""
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -78,8 +72,8 @@ def _bwd_fake(
     return dq, dk, dv, *_states_like(q, v, cu_seqlens, taylor)
 
 
-second_order_fwd = register_op("second_order_fwd", _fwd, _fwd_fake)
-second_order_bwd = register_op("second_order_bwd", _bwd, _bwd_fake)
+second_order_fwd = register_op("second_order_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:second_order_fwd_triton")
+second_order_bwd = register_op("second_order_bwd", _bwd, _bwd_fake, launch=f"{_LAUNCH}:second_order_bwd_triton")
 
 
 class _SecondOrder(torch.autograd.Function):

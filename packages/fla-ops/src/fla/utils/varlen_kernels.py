@@ -12,10 +12,10 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["sequences", "chunks"])
 def chunk_table_kernel(
-    cu_seqlens,
-    sequence,
-    first_chunk,
-    sequences,
+    cu_seqlens,  # [N + 1]
+    sequence,  # [chunks]
+    first_chunk,  # [N + 1]
+    sequences,  # N
     chunks,
     C: tl.constexpr,
     BN: tl.constexpr,

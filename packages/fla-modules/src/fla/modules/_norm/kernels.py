@@ -44,13 +44,13 @@ def quantise_rows(b_y):
 
 @triton.jit(do_not_specialize=["rows"])
 def norm_fwd_kernel(
-    x,
-    gate,
-    weight,
-    bias,
-    residual,
-    y,
-    total,
+    x,  # [rows, G * D]
+    gate,  # [rows, G * D], or None
+    weight,  # [G * D], or None
+    bias,  # [G * D], or None
+    residual,  # [rows, G * D], or None
+    y,  # [rows, G * D]
+    total,  # [rows, G * D]: x + residual, or None
     eps,
     rows,
     G: tl.constexpr,
@@ -91,16 +91,16 @@ def norm_fwd_kernel(
 
 @triton.jit(do_not_specialize=["rows"])
 def norm_bwd_kernel(
-    total,
-    gate,
-    weight,
-    bias,
-    dy,
-    dtotal,
-    dx,
-    dresidual,
-    dgate,
-    partials,
+    total,  # [rows, G * D]: x + residual
+    gate,  # [rows, G * D], or None
+    weight,  # [G * D], or None
+    bias,  # [G * D], or None
+    dy,  # [rows, G * D]
+    dtotal,  # [rows, G * D], or None
+    dx,  # [rows, G * D]
+    dresidual,  # [rows, G * D], or None
+    dgate,  # [rows, G * D], or None
+    partials,  # [0, 1 or 2, num_programs / G, G * D]: of the weight, then of the bias
     eps,
     rows,
     G: tl.constexpr,
@@ -174,11 +174,11 @@ def norm_bwd_kernel(
 
 @triton.jit(do_not_specialize=["programs"])
 def norm_sum_bwd_kernel(
-    partials,
-    first,
-    second,
+    partials,  # [1 or 2, programs, D]
+    first,  # [D]
+    second,  # [D], or None
     programs,
-    D: tl.constexpr,
+    D: tl.constexpr,  # all channels of a row, of every group
     BP: tl.constexpr,
     BD: tl.constexpr,
 ):

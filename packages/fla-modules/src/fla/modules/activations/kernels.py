@@ -44,9 +44,9 @@ def block_offsets(rows, D: tl.constexpr, BD: tl.constexpr, BR: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def glu_fwd_kernel(
-    x,
-    y,
-    z,
+    x,  # [rows, D], rows stride_x apart
+    y,  # [rows, D], rows stride_y apart
+    z,  # [rows, D]
     stride_x,
     stride_y,
     power,
@@ -65,12 +65,12 @@ def glu_fwd_kernel(
 
 @triton.jit(do_not_specialize=["rows"])
 def glu_bwd_kernel(
-    x,
-    y,
-    dz,
-    dx,
-    dy,
-    z,
+    x,  # [rows, D], rows stride_x apart
+    y,  # [rows, D], rows stride_y apart
+    dz,  # [rows, D]
+    dx,  # [rows, D]
+    dy,  # [rows, D]
+    z,  # [rows, D], or None
     stride_x,
     stride_y,
     power,

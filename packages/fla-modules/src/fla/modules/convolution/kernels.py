@@ -83,15 +83,15 @@ def before_activation(b_dy, window, taps, b_bias, W: tl.constexpr, ACTIVATE: tl.
 
 @triton.jit(do_not_specialize=["T"])
 def conv_fwd_kernel(
-    x,
-    weight,
-    bias,
-    residual,
-    initial_state,
-    y,
-    cu_seqlens,
-    sequence,
-    first_block,
+    x,  # [B, T, D]
+    weight,  # [D, W]
+    bias,  # [D], or None
+    residual,  # [B, T, D], or None
+    initial_state,  # [N, D, W], or None
+    y,  # [B, T, D]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [blocks of time], or None
+    first_block,  # [N + 1], or None
     T,
     D: tl.constexpr,
     W: tl.constexpr,
@@ -137,19 +137,19 @@ def conv_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T", "blocks"])
 def conv_bwd_kernel(
-    x,
-    weight,
-    bias,
-    initial_state,
-    dy,
-    dx,
-    dweight,
-    dbias,
-    cu_seqlens,
-    sequence,
-    first_block,
+    x,  # [B, T, D]
+    weight,  # [D, W]
+    bias,  # [D], or None
+    initial_state,  # [N, D, W], or None
+    dy,  # [B, T, D]
+    dx,  # [B, T, D]
+    dweight,  # [programs of a block of channels, D, W]
+    dbias,  # [programs of a block of channels, D], or None
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [blocks of time], or None
+    first_block,  # [N + 1], or None
     T,
-    blocks,
+    blocks,  # of time in all
     D: tl.constexpr,
     W: tl.constexpr,
     BT: tl.constexpr,
@@ -223,12 +223,12 @@ def conv_bwd_kernel(
 
 @triton.jit
 def conv_update_kernel(
-    x,
-    cache,
-    residual,
-    weight,
-    bias,
-    y,
+    x,  # [N, D]
+    cache,  # [N, D, W]
+    residual,  # [N, D], or None
+    weight,  # [D, W]
+    bias,  # [D], or None
+    y,  # [N, D]
     D: tl.constexpr,
     W: tl.constexpr,
     BW: tl.constexpr,

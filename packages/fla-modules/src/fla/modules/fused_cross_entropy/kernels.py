@@ -71,11 +71,11 @@ def gradient_block(
 
 @triton.jit(do_not_specialize=["first", "ignore_index"])
 def cross_entropy_statistics_kernel(
-    logits,
-    target,
-    lse,
-    at_target,
-    total,
+    logits,  # [rows, V]
+    target,  # [rows]
+    lse,  # [rows]
+    at_target,  # [rows]
+    total,  # [rows], written only where TOTAL
     inner,
     outer,
     first,
@@ -147,12 +147,12 @@ def cross_entropy_statistics_kernel(
 
 @triton.jit(do_not_specialize=["first", "ignore_index", "dloss_stride"])
 def cross_entropy_bwd_kernel(
-    logits,
-    target,
-    lse,
-    dloss,
-    factor,
-    dlogits,
+    logits,  # [rows, V]
+    target,  # [rows]
+    lse,  # [rows]
+    dloss,  # [rows], or one number with dloss_stride 0
+    factor,  # one number
+    dlogits,  # [rows, V]
     dloss_stride,
     inner,
     outer,
@@ -196,13 +196,13 @@ def cross_entropy_bwd_kernel(
 
 @triton.jit(do_not_specialize=["rows", "ignore_index"])
 def cross_entropy_reduce_kernel(
-    target,
-    lse,
-    at_target,
-    total,
-    loss,
-    z_loss,
-    factor,
+    target,  # [rows]
+    lse,  # [rows]
+    at_target,  # [rows]
+    total,  # [rows], read only where TOTAL
+    loss,  # [rows], or one number where SUM
+    z_loss,  # [rows], or one number where SUM
+    factor,  # one number
     rows,
     ignore_index,
     smoothing,

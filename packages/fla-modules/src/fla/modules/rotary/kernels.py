@@ -82,19 +82,19 @@ def turn_rows(
 
 @triton.jit(do_not_specialize=["sequences", "offset", "tokens", "length", "T"])
 def rotary_kernel(
-    q,
-    k,
-    cos_q,
-    sin_q,
-    cos_k,
-    sin_k,
-    y_q,
-    y_k,
-    cu_seqlens,
-    sequences,
-    offsets,
+    q,  # [B, T, HQ, D]
+    k,  # [B, T, HK, D], or None
+    cos_q,  # [length, R / 2]
+    sin_q,  # [length, R / 2]
+    cos_k,  # [length, R / 2]
+    sin_k,  # [length, R / 2]
+    y_q,  # [B, T, HQ, D]
+    y_k,  # [B, T, HK, D], or None
+    cu_seqlens,  # [N + 1], or None
+    sequences,  # N
+    offsets,  # [N]: added to the positions of each sequence, or None
     offset,
-    tokens,
+    tokens,  # B * T
     length,
     T,
     HQ: tl.constexpr,

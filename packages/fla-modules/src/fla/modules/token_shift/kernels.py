@@ -11,12 +11,12 @@ from fla.modules.convolution.kernels import locate_block
 
 @triton.jit(do_not_specialize=["T"])
 def token_shift_fwd_kernel(
-    x,
-    cache,
-    y,
-    cu_seqlens,
-    sequence,
-    first_block,
+    x,  # [B, T, D]
+    cache,  # [N, D], or None
+    y,  # [B, T, D]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [blocks of time], or None
+    first_block,  # [N + 1], or None
     T,
     D: tl.constexpr,
     BT: tl.constexpr,
@@ -39,12 +39,12 @@ def token_shift_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def token_shift_bwd_kernel(
-    dy,
-    dx,
-    dcache,
-    cu_seqlens,
-    sequence,
-    first_block,
+    dy,  # [B, T, D]
+    dx,  # [B, T, D]
+    dcache,  # [N, D], or None
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [blocks of time], or None
+    first_block,  # [N + 1], or None
     T,
     D: tl.constexpr,
     BT: tl.constexpr,

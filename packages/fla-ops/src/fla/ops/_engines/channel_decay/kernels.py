@@ -48,14 +48,14 @@ def read_decays(b_m, b_g, BONUS):
 
 @triton.jit(do_not_specialize=["T"])
 def channel_decay_state_kernel(
-    x,
-    y,
-    g,
-    states,
-    start,
-    end,
-    cu_seqlens,
-    first_chunk,
+    x,  # [B, T, H, K]: k, or q in reverse
+    y,  # [B, T, H, V]: v, or do in reverse
+    g,  # [B, T, H, K]: log decays
+    states,  # [M, H, K, V]: before each chunk, or the gradient after it in reverse
+    start,  # [N, H, K, V], or None
+    end,  # [N, H, K, V]
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,
@@ -115,18 +115,18 @@ def channel_decay_state_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def channel_decay_output_fwd_kernel(
-    q,
-    k,
-    v,
-    g,
-    u,
-    spans,
-    states,
-    o,
-    scores,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    g,  # [B, T, H, K]: log decays
+    u,  # [H, K]: the bonus, or None
+    spans,  # [LEVELS, C, C]: 0 or 1
+    states,  # [M, H, K, V]: before each chunk
+    o,  # [B, T, H, V]
+    scores,  # [B, T, H, C], empty unless STORE_SCORES
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,
@@ -206,15 +206,15 @@ def channel_decay_output_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def channel_decay_value_bwd_kernel(
-    k,
-    g,
-    scores,
-    do,
-    dstates,
-    dv,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    k,  # [B, T, H, K]
+    g,  # [B, T, H, K]: log decays
+    scores,  # [B, T, H, C]
+    do,  # [B, T, H, V]
+    dstates,  # [M, H, K, V]: after each chunk
+    dv,  # [B, T, H, V]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     T,
     H: tl.constexpr,
     K: tl.constexpr,
@@ -260,22 +260,22 @@ def channel_decay_value_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def channel_decay_key_bwd_kernel(
-    q,
-    k,
-    v,
-    g,
-    u,
-    spans,
-    states,
-    do,
-    dstates,
-    dq,
-    dk,
-    dg,
-    du,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K], or None where ONLY_Q
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    g,  # [B, T, H, K]: log decays
+    u,  # [H, K]: the bonus, or None
+    spans,  # [LEVELS, C, C]: 0 or 1
+    states,  # [M, H, K, V]: before each chunk
+    do,  # [B, T, H, V]
+    dstates,  # [M, H, K, V]: after each chunk, or None where ONLY_Q
+    dq,  # [B, T, H, K]
+    dk,  # [B, T, H, K], or None where ONLY_Q
+    dg,  # [B, T, H, K], or None where ONLY_Q
+    du,  # [M, H, K], or None without u
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,

@@ -8,17 +8,17 @@ from fla.ops._shared.chunk_kernels import decay_of, split_program
 
 @triton.jit(do_not_specialize=["T"])
 def decay_steps_fwd_kernel(
-    q,
-    k,
-    v,
-    g,
-    gk,
-    gv,
-    u,
-    o,
-    start,
-    end,
-    cu_seqlens,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, HV, V]
+    g,  # [B, T, HV]: log decays, or None
+    gk,  # [B, T, H, K]: log decays, or None
+    gv,  # [B, T, HV, V]: log decays, or None
+    u,  # [HV, K]: the bonus, or None
+    o,  # [B, T, HV, V]
+    start,  # [N, HV, K, V], or [N, HV, V, K] where STATE_V_FIRST; or None
+    end,  # as start, never None
+    cu_seqlens,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,

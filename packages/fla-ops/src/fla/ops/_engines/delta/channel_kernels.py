@@ -26,23 +26,23 @@ from fla.ops._shared.chunk_kernels import (
 
 @triton.jit(do_not_specialize=["T"])
 def delta_channel_pairs_fwd_kernel(
-    q,
-    k,
-    beta,
-    g,
-    spans,
-    scores,
-    corrections,
-    q_read,
-    p_read,
-    k_write,
-    total,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV, K]: log decays
+    spans,  # [LEVELS, C, C]: 0 or 1
+    scores,  # [B, T, HV, C]
+    corrections,  # [2, B, T, HV, C]: hi and lo; [1, ...] in float32
+    q_read,  # [B, T, HV, K]
+    p_read,  # [B, T, HV, K]
+    k_write,  # [B, T, HV, K]
+    total,  # [M, HV, K]: decay over each chunk
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores: from hi to lo in corrections
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -117,24 +117,24 @@ def delta_channel_pairs_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_channel_key_bwd_kernel(
-    q,
-    k,
-    beta,
-    g,
-    spans,
-    x,
-    states,
-    do,
-    dv,
-    dstates,
-    dscores,
-    dpairs,
-    dq,
-    dk,
-    dg,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV, K]: log decays
+    spans,  # [LEVELS, C, C]: 0 or 1
+    x,  # [1, B, T, HV, V]
+    states,  # [M, HV, K, V]: before each chunk
+    do,  # [B, T, HV, V]
+    dv,  # [B, T, HV, V]
+    dstates,  # [M, HV, K, V]: after each chunk
+    dscores,  # [1, B, T, HV, C]: the transpose above the diagonal
+    dpairs,  # [B, T, HV, C]: the transpose above the diagonal
+    dq,  # [B, T, HV, K]
+    dk,  # [B, T, HV, K]
+    dg,  # [B, T, HV, K]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,

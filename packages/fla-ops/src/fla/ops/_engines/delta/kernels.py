@@ -75,19 +75,19 @@ def store_pairs(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_pairs_fwd_kernel(
-    q,
-    k,
-    p,
-    beta,
-    g,
-    scores,
-    corrections,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    p,  # [B, T, H, K]: k itself unless BEFORE
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV]: log decays; beta, and never read, where DECAY is 0
+    scores,  # [B, T, HV, C]
+    corrections,  # [2, B, T, HV, C]: hi and lo; [1, ...] in float32
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores: from hi to lo in corrections
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -140,23 +140,23 @@ def delta_pairs_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_pairs_bwd_kernel(
-    k,
-    p,
-    beta,
-    g,
-    scores,
-    x,
-    do,
-    dv,
-    dscores,
-    dpairs,
-    dg,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    k,  # [B, T, H, K]
+    p,  # [B, T, H, K]: k itself unless BEFORE
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV]: log decays; read only where DECAY is 2
+    scores,  # [B, T, HV, C]
+    x,  # [2, B, T, HV, V]: hi and lo; [1, ...] in float32 or where DECAY is 3
+    do,  # [B, T, HV, V]
+    dv,  # [B, T, HV, V]
+    dscores,  # [2, B, T, HV, C]: hi and lo; [1, ...] as x
+    dpairs,  # [B, T, HV, C]
+    dg,  # [B, T, HV]: the part from pairs; written only where DECAY is 2
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores: from hi to lo in dscores, and by C and V in x
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -253,28 +253,28 @@ def delta_pairs_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_key_bwd_kernel(
-    q,
-    k,
-    p,
-    beta,
-    g,
-    x,
-    states,
-    do,
-    dv,
-    dstates,
-    dscores,
-    dpairs,
-    dq,
-    dk,
-    dp,
-    dg,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    p,  # [B, T, H, K]: k itself unless BEFORE
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV]: log decays; beta, and never read, where DECAY is 0
+    x,  # [2, B, T, HV, V]: hi, which is read, and lo; [1, ...] in float32
+    states,  # [M, HV, K, V]: before each chunk
+    do,  # [B, T, HV, V]
+    dv,  # [B, T, HV, V]
+    dstates,  # [M, HV, K, V]: after each chunk
+    dscores,  # [2, B, T, HV, C]: hi and lo; [1, ...] in float32
+    dpairs,  # [B, T, HV, C]
+    dq,  # [B, T, HV, K]
+    dk,  # [B, T, HV, K]
+    dp,  # [B, T, HV, K], or None unless BEFORE
+    dg,  # [blocks of K + 1, B, T, HV]: the last one is from the pairs
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # B * T * HV: from block to block in dg
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,

@@ -66,25 +66,25 @@ def decays_of_chunk(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_walk_fwd_kernel(
-    q,
-    k,
-    p,
-    v,
-    beta,
-    g,
-    total,
-    scores,
-    corrections,
-    o,
-    x,
-    states,
-    start,
-    end,
-    cu_seqlens,
-    first_chunk,
+    q,  # [B, T, H, K]: Q_read where DECAY is 3, with H = HV
+    k,  # [B, T, H, K]: K_write where DECAY is 3
+    p,  # [B, T, H, K]: P_read where DECAY is 3, else k itself unless BEFORE
+    v,  # [B, T, HV, V]
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV]: log decays; read only where DECAY is 2
+    total,  # [M, HV, K]: decay over each chunk, or None unless DECAY is 3
+    scores,  # [B, T, HV, C]
+    corrections,  # [2, B, T, HV, C]: hi and lo; [1, ...] in float32
+    o,  # [B, T, HV, V], or None where FOR_BACKWARD
+    x,  # [2, B, T, HV, V]: hi and lo; [1, ...] in float32 or where DECAY is 3; None unless FOR_BACKWARD
+    states,  # [M, HV, K, V]: before each chunk, or None unless FOR_BACKWARD
+    start,  # [N, HV, K, V], or None
+    end,  # [N, HV, K, V], or None where FOR_BACKWARD
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores: from hi to lo in corrections, and by C and V in x
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -176,26 +176,26 @@ def delta_walk_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def delta_walk_bwd_kernel(
-    q,
-    k,
-    p,
-    beta,
-    g,
-    total,
-    scores,
-    corrections,
-    x,
-    do,
-    dv,
-    dbeta,
-    dstates,
-    dend,
-    dstart,
-    cu_seqlens,
-    first_chunk,
+    q,  # [B, T, H, K]: Q_read where DECAY is 3, with H = HV
+    k,  # [B, T, H, K]: K_write where DECAY is 3
+    p,  # [B, T, H, K]: P_read where DECAY is 3, else k itself unless BEFORE
+    beta,  # [B, T, HV]
+    g,  # [B, T, HV]: log decays; read only where DECAY is 2
+    total,  # [M, HV, K]: decay over each chunk, or None unless DECAY is 3
+    scores,  # [B, T, HV, C]
+    corrections,  # [2, B, T, HV, C]: hi and lo; [1, ...] in float32
+    x,  # [2, B, T, HV, V]: hi, which is read, and lo; [1, ...] in float32 or where DECAY is 3
+    do,  # [B, T, HV, V]
+    dv,  # [B, T, HV, V]
+    dbeta,  # [blocks of V, B, T, HV]
+    dstates,  # [M, HV, K, V]: after each chunk
+    dend,  # [N, HV, K, V], or None
+    dstart,  # [N, HV, K, V]
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores: from hi to lo in corrections, and by C from block to block in dbeta
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,

@@ -8,18 +8,18 @@ from fla.ops._shared.chunk_kernels import decay_of, split_program
 
 @triton.jit(do_not_specialize=["T"])
 def delta_steps_fwd_kernel(
-    q,
-    k,
-    p,
-    v,
-    beta,
-    g,
-    gk,
-    gv,
-    o,
-    start,
-    end,
-    cu_seqlens,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    p,  # [B, T, H, K]: k itself unless BEFORE
+    v,  # [B, T, HV, V]
+    beta,  # [B, T, HV], or [B, T, HV, V] where BETA_PER_CHANNEL
+    g,  # [B, T, HV]: log decays, or None
+    gk,  # [B, T, HV, K]: log decays, or None
+    gv,  # [B, T, HV, V]: log decays, or None
+    o,  # [B, T, HV, V]
+    start,  # [N, HV, K, V], or [N, HV, V, K] where STATE_V_FIRST; or None
+    end,  # as start, never None
+    cu_seqlens,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,

@@ -69,28 +69,28 @@ def scores_by_halving(
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_pairs_fwd_kernel(
-    q,
-    k,
-    a,
-    b,
-    g,
-    spans,
-    spans_before,
-    scores_qk,
-    scores_qb,
-    scores_ak,
-    corrections,
-    q_read,
-    a_read,
-    k_write,
-    b_write,
-    total,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    a,  # [B, T, H, K]
+    b,  # [B, T, H, K]
+    g,  # [B, T, H, K]: log decays
+    spans,  # [LEVELS, C, C]: 0 or 1, for readers after their own decay
+    spans_before,  # [LEVELS, C, C]: 0 or 1, for readers before it
+    scores_qk,  # [B, T, H, C]
+    scores_qb,  # [B, T, H, C]
+    scores_ak,  # [B, T, H, C]
+    corrections,  # [2, B, T, H, C]: hi and lo; [1, ...] in float32
+    q_read,  # [B, T, H, K]
+    a_read,  # [B, T, H, K]
+    k_write,  # [B, T, H, K]
+    b_write,  # [B, T, H, K]
+    total,  # [M, H, K]: decay over each chunk
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores_qk: from hi to lo in corrections
     H: tl.constexpr,
     K: tl.constexpr,
     C: tl.constexpr,
@@ -188,26 +188,26 @@ def low_rank_pairs_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_walk_fwd_kernel(
-    q_read,
-    a_read,
-    k_write,
-    b_write,
-    v,
-    total,
-    scores_qk,
-    scores_qb,
-    scores_ak,
-    corrections,
-    o,
-    w,
-    states,
-    start,
-    end,
-    cu_seqlens,
-    first_chunk,
+    q_read,  # [B, T, H, K]
+    a_read,  # [B, T, H, K]
+    k_write,  # [B, T, H, K]
+    b_write,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    total,  # [M, H, K]: decay over each chunk
+    scores_qk,  # [B, T, H, C]
+    scores_qb,  # [B, T, H, C]
+    scores_ak,  # [B, T, H, C]
+    corrections,  # [2, B, T, H, C]: hi and lo; [1, ...] in float32
+    o,  # [B, T, H, V], or None where FOR_BACKWARD
+    w,  # [B, T, H, V], or None unless FOR_BACKWARD
+    states,  # [M, H, K, V]: before each chunk, or None unless FOR_BACKWARD
+    start,  # [N, H, K, V], or None
+    end,  # [N, H, K, V], or None where FOR_BACKWARD
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores_qk: from hi to lo in corrections
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
@@ -272,26 +272,26 @@ def low_rank_walk_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_walk_bwd_kernel(
-    q_read,
-    a_read,
-    k_write,
-    b_write,
-    total,
-    scores_qk,
-    scores_qb,
-    scores_ak,
-    corrections,
-    do,
-    dv,
-    dy,
-    dstates,
-    dend,
-    dstart,
-    cu_seqlens,
-    first_chunk,
+    q_read,  # [B, T, H, K]
+    a_read,  # [B, T, H, K]
+    k_write,  # [B, T, H, K]
+    b_write,  # [B, T, H, K]
+    total,  # [M, H, K]: decay over each chunk
+    scores_qk,  # [B, T, H, C]
+    scores_qb,  # [B, T, H, C]
+    scores_ak,  # [B, T, H, C]
+    corrections,  # [2, B, T, H, C]: hi and lo; [1, ...] in float32
+    do,  # [B, T, H, V]
+    dv,  # [B, T, H, V]
+    dy,  # [B, T, H, V]
+    dstates,  # [M, H, K, V]: after each chunk
+    dend,  # [N, H, K, V], or None
+    dstart,  # [N, H, K, V]
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of scores_qk: from hi to lo in corrections
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,
@@ -353,17 +353,17 @@ def low_rank_walk_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_pairs_bwd_kernel(
-    do,
-    dy,
-    v,
-    w,
-    dscores,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    do,  # [B, T, H, V]
+    dy,  # [B, T, H, V]
+    v,  # [B, T, H, V]
+    w,  # [B, T, H, V]
+    dscores,  # [4, B, T, H, C]: of q with k and b, of a with k and b
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of one of the four dscores
     H: tl.constexpr,
     V: tl.constexpr,
     C: tl.constexpr,
@@ -412,31 +412,31 @@ def low_rank_pairs_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_key_bwd_kernel(
-    q,
-    k,
-    a,
-    b,
-    g,
-    spans,
-    spans_before,
-    v,
-    w,
-    states,
-    do,
-    dy,
-    dstates,
-    dscores,
-    dq,
-    dk,
-    da,
-    db,
-    dg,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    a,  # [B, T, H, K]
+    b,  # [B, T, H, K]
+    g,  # [B, T, H, K]: log decays
+    spans,  # [LEVELS, C, C]: 0 or 1, for readers after their own decay
+    spans_before,  # [LEVELS, C, C]: 0 or 1, for readers before it
+    v,  # [B, T, H, V]
+    w,  # [B, T, H, V]
+    states,  # [M, H, K, V]: before each chunk
+    do,  # [B, T, H, V]
+    dy,  # [B, T, H, V]
+    dstates,  # [M, H, K, V]: after each chunk
+    dscores,  # [4, B, T, H, C]: of q with k and b, of a with k and b; the transposes above the diagonal
+    dq,  # [B, T, H, K]
+    dk,  # [B, T, H, K]
+    da,  # [B, T, H, K]
+    db,  # [B, T, H, K]
+    dg,  # [B, T, H, K]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements of one of the four dscores
     H: tl.constexpr,
     K: tl.constexpr,
     V: tl.constexpr,

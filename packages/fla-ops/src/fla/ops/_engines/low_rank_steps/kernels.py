@@ -8,16 +8,16 @@ from fla.ops._shared.chunk_kernels import decay_of, split_program
 
 @triton.jit(do_not_specialize=["T"])
 def low_rank_steps_fwd_kernel(
-    q,
-    k,
-    v,
-    a,
-    b,
-    gk,
-    o,
-    start,
-    end,
-    cu_seqlens,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    a,  # [B, T, H, K]
+    b,  # [B, T, H, K]
+    gk,  # [B, T, H, K]: log decays, or None
+    o,  # [B, T, H, V]
+    start,  # [N, H, K, V], or None
+    end,  # [N, H, K, V]
+    cu_seqlens,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,

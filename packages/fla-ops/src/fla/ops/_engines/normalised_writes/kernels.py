@@ -67,11 +67,11 @@ def load_start(start, o_state, m_state, BD: tl.constexpr):
 
 @triton.jit(do_not_specialize=["T", "L"])
 def normalised_writes_summary_fwd_kernel(
-    s,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    s,  # [B, T, D]
+    sums,  # [segments, D]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,
@@ -98,16 +98,16 @@ def normalised_writes_summary_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T", "L"])
 def normalised_writes_fwd_kernel(
-    s,
-    write,
-    decay,
-    z,
-    start,
-    end,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    s,  # [B, T, D]
+    write,  # [B, T, D]
+    decay,  # [B, T, D]: log decays
+    z,  # [B, T, D], or None
+    start,  # [N, D]: z before each sequence, or None
+    end,  # [N, D]: z after each sequence
+    sums,  # [segments, D], or None where time is not cut
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,
@@ -189,17 +189,17 @@ def own_gradient(write, dwrite, ddecay, dz, offset, i_t, o_t, o_d, left, b_start
 
 @triton.jit(do_not_specialize=["T", "L"])
 def normalised_writes_summary_bwd_kernel(
-    write,
-    decay,
-    dwrite,
-    ddecay,
-    dz,
-    start,
-    decays,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    write,  # [B, T, D]
+    decay,  # [B, T, D]: log decays
+    dwrite,  # [B, T, D], or None
+    ddecay,  # [B, T, D], or None
+    dz,  # [B, T, D], or None
+    start,  # [N, D]: z before each sequence, or None
+    decays,  # [segments, D]
+    sums,  # [segments, D]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,
@@ -234,20 +234,20 @@ def normalised_writes_summary_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T", "L"])
 def normalised_writes_bwd_kernel(
-    write,
-    decay,
-    dwrite,
-    ddecay,
-    dz,
-    start,
-    ds,
-    dstart,
-    dend,
-    decays,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    write,  # [B, T, D]
+    decay,  # [B, T, D]: log decays
+    dwrite,  # [B, T, D], or None
+    ddecay,  # [B, T, D], or None
+    dz,  # [B, T, D], or None
+    start,  # [N, D]: z before each sequence, or None
+    ds,  # [B, T, D]
+    dstart,  # [N, D], or None without start
+    dend,  # [N, D], or None
+    decays,  # [segments, D], or None where time is not cut
+    sums,  # [segments, D], or None where time is not cut
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,

@@ -98,15 +98,15 @@ def store_outputs(
 
 @triton.jit(do_not_specialize=["T"])
 def scalar_decay_state_kernel(
-    y,
-    v,
-    g,
-    w,
-    states,
-    start,
-    end,
-    cu_seqlens,
-    first_chunk,
+    y,  # [B, T, H, K]: k, or q in reverse
+    v,  # [B, T, HV, V]: v, or do in reverse
+    g,  # [B, T, HV] or [HV], as DECAY says: log decays; never read where it is 0
+    w,  # [B, T, HV], or None
+    states,  # [M, HV, K, V]: before each chunk, or the gradient after it in reverse
+    start,  # [N, HV, K, V], or None
+    end,  # [N, HV, K, V]
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
     H: tl.constexpr,
@@ -167,23 +167,23 @@ def scalar_decay_state_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def scalar_decay_output_fwd_kernel(
-    x,
-    y,
-    v,
-    g,
-    w,
-    skip,
-    other,
-    states,
-    out,
-    dw,
-    dskip,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    x,  # [B, T, H, K]: q, or k in reverse
+    y,  # [B, T, H, K]: k, or q in reverse
+    v,  # [B, T, HV, V]: v, or do in reverse
+    g,  # [B, T, HV] or [HV], as DECAY says: log decays; never read where it is 0
+    w,  # [B, T, HV], or None
+    skip,  # [HV, V]; x, and never read, without SKIP
+    other,  # [B, T, HV, V]: v in reverse, else None
+    states,  # [M, HV, K, V]: before each chunk, or the gradient after it in reverse
+    out,  # [B, T, HV, V]: o, or dv in reverse
+    dw,  # [blocks of V, B, T, HV], empty unless REVERSE and WEIGHTED
+    dskip,  # [M, HV, V], empty unless REVERSE and SKIP
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    dw_stride,
+    dw_stride,  # elements from block to block in dw
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,
@@ -249,24 +249,24 @@ def scalar_decay_output_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def scalar_decay_walk_kernel(
-    x,
-    y,
-    v,
-    g,
-    w,
-    skip,
-    other,
-    states,
-    start,
-    end,
-    out,
-    dw,
-    dskip,
-    cu_seqlens,
-    first_chunk,
+    x,  # [B, T, H, K]: q, or k in reverse
+    y,  # [B, T, H, K]: k, or q in reverse
+    v,  # [B, T, HV, V]: v, or do in reverse
+    g,  # [B, T, HV] or [HV], as DECAY says: log decays; never read where it is 0
+    w,  # [B, T, HV], or None
+    skip,  # [HV, V]; x, and never read, without SKIP
+    other,  # [B, T, HV, V]: v in reverse, else None
+    states,  # [M, HV, K, V]: as above, empty unless STORE_STATES
+    start,  # [N, HV, K, V], or None
+    end,  # [N, HV, K, V]
+    out,  # [B, T, HV, V]: o, or dv in reverse
+    dw,  # [blocks of V, B, T, HV], empty unless REVERSE and WEIGHTED
+    dskip,  # [M, HV, V], empty unless REVERSE and SKIP
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    dw_stride,
+    dw_stride,  # elements from block to block in dw
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,

@@ -27,23 +27,23 @@ def decay_grad(b_between, b_read, b_written, total, o_i, o_j, DTYPE: tl.constexp
 
 @triton.jit(do_not_specialize=["T"])
 def scalar_decay_key_bwd_kernel(
-    q,
-    k,
-    v,
-    g,
-    w,
-    states,
-    do,
-    dstates,
-    dq,
-    dk,
-    dg,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, HV, V]
+    g,  # [B, T, HV] or [HV], as DECAY says: log decays; never read where it is 0
+    w,  # [B, T, HV], or None
+    states,  # [M, HV, K, V]: before each chunk
+    do,  # [B, T, HV, V]
+    dstates,  # [M, HV, K, V]: after each chunk
+    dq,  # [B, T, HV / HEADS, K]
+    dk,  # [B, T, HV / HEADS, K]
+    dg,  # [blocks of K, B, T, HV], empty unless DECAY is 2
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     T,
-    stride,
+    stride,  # elements from block to block in dg
     H: tl.constexpr,
     HV: tl.constexpr,
     K: tl.constexpr,

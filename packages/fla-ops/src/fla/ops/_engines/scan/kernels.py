@@ -92,13 +92,13 @@ def gather(decays, sums, b_h, i_s, i_l, segments, o_d, D: tl.constexpr, S: tl.co
 
 @triton.jit(do_not_specialize=["T", "L"])
 def scan_summary_kernel(
-    x,
-    g,
-    decays,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    x,  # [B, T, D]: do in reverse
+    g,  # [B, T, D]: log decays
+    decays,  # [segments, D]
+    sums,  # [segments, D]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,
@@ -132,17 +132,17 @@ def scan_summary_kernel(
 
 @triton.jit(do_not_specialize=["T", "L"])
 def scan_fwd_kernel(
-    x,
-    g,
-    o,
-    states,
-    start,
-    end,
-    decays,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    x,  # [B, T, D]
+    g,  # [B, T, D]: log decays
+    o,  # [B, T, D]
+    states,  # [tiles in all, D]: before each tile, empty unless SAVE_STATES
+    start,  # [N, D], or None
+    end,  # [N, D]
+    decays,  # [segments, D], or None unless IS_CUT
+    sums,  # [segments, D], or None unless IS_CUT
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,
@@ -184,19 +184,19 @@ def scan_fwd_kernel(
 
 @triton.jit(do_not_specialize=["T", "L"])
 def scan_bwd_kernel(
-    x,
-    g,
-    states,
-    do,
-    dx,
-    dg,
-    dstart,
-    dend,
-    decays,
-    sums,
-    cu_seqlens,
-    sequence,
-    first_segment,
+    x,  # [B, T, D]
+    g,  # [B, T, D]: log decays
+    states,  # [tiles in all, D]: before each tile
+    do,  # [B, T, D]
+    dx,  # [B, T, D]
+    dg,  # [B, T, D]
+    dstart,  # [N, D]
+    dend,  # [N, D], or None
+    decays,  # [segments, D], or None unless IS_CUT
+    sums,  # [segments, D], or None unless IS_CUT
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [segments], or None
+    first_segment,  # [N + 1], or None
     T,
     L,
     D: tl.constexpr,

@@ -47,18 +47,18 @@ def products(x, y, stride, o_i, o_j, m_c, V: tl.constexpr, C: tl.constexpr, BV: 
 
 @triton.jit(do_not_specialize=["T"])
 def second_order_query_bwd_kernel(
-    q,
-    k,
-    v,
-    totals,
-    dtotals,
-    states,
-    sums,
-    do,
-    dq,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    totals,  # [B, T, H]
+    dtotals,  # [B, T, H]: written where NORMALIZE, else read
+    states,  # [M, H, F, V]: S before each chunk
+    sums,  # [M, H, F]: z before each chunk
+    do,  # [B, T, H, V]
+    dq,  # [B, T, H, K]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     eps,
     T,
@@ -131,18 +131,18 @@ def second_order_query_bwd_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def second_order_key_bwd_kernel(
-    q,
-    k,
-    v,
-    totals,
-    dtotals,
-    dstates,
-    dsums,
-    do,
-    dk,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    q,  # [B, T, H, K]
+    k,  # [B, T, H, K]
+    v,  # [B, T, H, V]
+    totals,  # [B, T, H]
+    dtotals,  # [B, T, H]: read
+    dstates,  # [M, H, F, V]: after each chunk
+    dsums,  # [M, H, F]: after each chunk
+    do,  # [B, T, H, V]
+    dk,  # [B, T, H, K]
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     eps,
     T,

@@ -66,18 +66,18 @@ def load_inverse(totals, o_c, m_c, eps, H: tl.constexpr, NORMALIZE: tl.constexpr
 
 @triton.jit(do_not_specialize=["T"])
 def second_order_state_kernel(
-    x,
-    y,
-    totals,
-    dtotals,
-    states,
-    sums,
-    start,
-    start_sum,
-    end,
-    end_sum,
-    cu_seqlens,
-    first_chunk,
+    x,  # [B, T, H, K]: k, or q in reverse
+    y,  # [B, T, H, V]: v, or do in reverse
+    totals,  # [B, T, H] in reverse, else None
+    dtotals,  # [B, T, H] in reverse, else None
+    states,  # [M, H, F, V]: S before each chunk, or its gradient after it in reverse
+    sums,  # [M, H, F]: z, likewise
+    start,  # [N, H, F, V], or None
+    start_sum,  # [N, H, F], or None
+    end,  # [N, H, F, V]
+    end_sum,  # [N, H, F]
+    cu_seqlens,  # [N + 1], or None
+    first_chunk,  # [N + 1], or None
     scale,
     eps,
     T,
@@ -148,16 +148,16 @@ def second_order_state_kernel(
 
 @triton.jit(do_not_specialize=["T"])
 def second_order_output_fwd_kernel(
-    x,
-    x_other,
-    y,
-    totals,
-    states,
-    sums,
-    o,
-    cu_seqlens,
-    sequence,
-    first_chunk,
+    x,  # [B, T, H, K]: q, or k in reverse
+    x_other,  # [B, T, H, K]: k, or q in reverse
+    y,  # [B, T, H, V]: v, or do in reverse
+    totals,  # [B, T, H]: written forward, read in reverse
+    states,  # [M, H, F, V]: S before each chunk, or its gradient after it in reverse
+    sums,  # [M, H, F]: z, likewise
+    o,  # [B, T, H, V]: o, or dv in reverse
+    cu_seqlens,  # [N + 1], or None
+    sequence,  # [M], or None
+    first_chunk,  # [N + 1], or None
     scale,
     eps,
     T,

@@ -199,30 +199,30 @@ def gradient_tiles(
 
 @triton.jit(do_not_specialize=["T", "STEPS"])
 def selective_scan_bwd_kernel(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    skip,
-    z,
-    bias,
-    states,
-    tiles,
-    dy,
-    dend,
-    du,
-    ddelta,
-    dA,
-    dB,
-    dC,
-    dskip,
-    dz,
-    dbias,
-    dstart,
-    cu_seqlens,
+    u,  # [B, T, D]
+    delta,  # [B, T, D]
+    A,  # [D, N]
+    B,  # [B, T, G, N]
+    C,  # [B, T, G, N]
+    skip,  # [D], or None
+    z,  # [B, T, D], or None
+    bias,  # [D], or None
+    states,  # [spans in all, D, N]: before each span
+    tiles,  # [programs, SPAN / S + S - 1, Q * BD, J]: scratch, the state before each tile of a span
+    dy,  # [B, T, D]
+    dend,  # [sequences, D, N], or None
+    du,  # [B, T, D]
+    ddelta,  # [B, T, D]
+    dA,  # [sequences, D, N]
+    dB,  # [warps of a group, B, T, G, N]
+    dC,  # [warps of a group, B, T, G, N]
+    dskip,  # [sequences, D], left as it is without the operand
+    dz,  # [B, T, D], empty without z
+    dbias,  # [sequences, D], left as it is without the operand
+    dstart,  # [sequences, D, N]
+    cu_seqlens,  # [sequences + 1], or None
     T,
-    STEPS,
+    STEPS,  # B * T
     D: tl.constexpr,
     G: tl.constexpr,
     N: tl.constexpr,

@@ -215,19 +215,19 @@ def output_steps(
 
 @triton.jit(do_not_specialize=["T"])
 def selective_scan_fwd_kernel(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    skip,
-    z,
-    bias,
-    y,
-    states,
-    start,
-    end,
-    cu_seqlens,
+    u,  # [B, T, D]
+    delta,  # [B, T, D]
+    A,  # [D, N]
+    B,  # [B, T, G, N], or [B, T, G, N / 2] words
+    C,  # [B, T, G, N], or [B, T, G, N / 2] words
+    skip,  # [D], or None
+    z,  # [B, T, D], or None
+    bias,  # [D], or None
+    y,  # [B, T, D]
+    states,  # [spans in all, D, N]: before each span, empty unless SAVE_STATES
+    start,  # [sequences, D, N], or None
+    end,  # [sequences, D, N]
+    cu_seqlens,  # [sequences + 1], or None
     T,
     D: tl.constexpr,
     G: tl.constexpr,

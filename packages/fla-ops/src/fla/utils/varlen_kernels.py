@@ -41,7 +41,7 @@ def chunk_table_kernel(
         b_count = tl.maximum((b_end - b_start + (C - 1)) // C, 0).to(tl.int32)
         total = before + tl.sum(b_count)
         if total <= i_c:
-            # This block's chunks all come before the program's: to almost every program, most blocks are this.
+            # All chunks of this block of sequences come before the program's: for most programs, most blocks do
             b_sequence += BN
             # An end at the very first chunk of the program is this program's to write.
             if total == i_c:

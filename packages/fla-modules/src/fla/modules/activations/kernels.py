@@ -9,7 +9,7 @@ import triton.language as tl
 
 @triton.jit
 def gate_value(b_x, power, GATE: tl.constexpr):
-    """What y is multiplied by, and its derivative."""
+    """The factor of y, and its derivative."""
     b_s = tl.sigmoid(b_x)
     if GATE == "sigmoid":
         b_a = b_s

@@ -2,7 +2,7 @@
 
 Letters: BV classes in a block, seen as ``[BV / BL, BL]``, so that the sums over the first dimension stay within a
 thread; ``b_`` a loaded block, ``o_`` offsets. Logits are held times log2(e): ``2^x`` is what the hardware has. Shaped
-is ``inner * x``, or with a cap ``outer * tanh(inner * x)``.
+means ``inner * x``, or with a cap ``outer * tanh(inner * x)``.
 """
 
 import triton
@@ -213,7 +213,7 @@ def cross_entropy_reduce_kernel(
     SUM: tl.constexpr,
     MEAN: tl.constexpr,
 ):
-    """One program for all rows, so that the sum has one order: losses, z-losses, and what each row counts for."""
+    """One program for all rows, so that the sum has one order: losses, z-losses, and the factor of all rows."""
     b_loss = tl.zeros([BR], dtype=tl.float32)
     b_z = tl.zeros([BR], dtype=tl.float32)
     b_count = tl.zeros([BR], dtype=tl.int32)

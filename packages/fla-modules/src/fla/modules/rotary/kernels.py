@@ -47,7 +47,7 @@ def turn_rows(
     INTERLEAVED: tl.constexpr,
     CONJUGATE: tl.constexpr,
 ):
-    """Block ``i_b`` of the rows of x. Positions outside the tables give NaN, not what lies behind the tables."""
+    """Turn block ``i_b`` of the rows of x. Positions outside the tables give NaN, not what lies behind the tables."""
     HALF: tl.constexpr = R // 2
     o_r = i_b.to(tl.int64) * BR + tl.arange(0, BR)[:, None]
     m_row = o_r < rows
@@ -107,7 +107,7 @@ def rotary_kernel(
     INTERLEAVED: tl.constexpr,
     CONJUGATE: tl.constexpr,
 ):
-    """The first programs take q, the others k, which may be absent. BH holds half of R."""
+    """The first programs take q, the others k, which may be absent. BH covers a section of R / 2 channels."""
     i_b, tokens = tl.program_id(0), tokens.to(tl.int64)
     rows = tokens * HQ
     blocks = tl.cdiv(rows, BR)

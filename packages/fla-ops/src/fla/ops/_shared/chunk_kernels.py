@@ -1,7 +1,8 @@
-"""What the chunk kernels of every family share: where a chunk lies, and sums of log decays over spans of steps.
+"""Parts that the chunk kernels of every family share: where a chunk lies, and sums of log decays over spans of steps.
 
-Letters: B batch, T time, H heads, K and V head dims, C chunk, N sequences; ``b_`` a loaded block, ``p_`` pointers,
-``o_`` offsets, ``m_`` a mask, ``i_`` a program or loop index.
+Letters (docs/notation.md has all, and the words): B batch, T time, H heads, HV value heads, K and V head dims, C steps
+of a chunk, M chunks in all, N sequences; ``b_`` a loaded block, ``p_`` pointers, ``o_`` offsets, ``m_`` a mask, ``i_``
+a program or loop index.
 
 ``DECAY`` says where the log decays of the ``decay_`` functions come from: 0, there are none; 1, one for each head,
 ``g[HV]``; 2, one for each step and head, ``g[B, T, HV]``. Where they may also differ by channel, that is called 3.
@@ -11,15 +12,15 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-#: How far a log decay may be from that of the chunk's middle for both it and its negative to be exponents: by what
-#: half-precision operands can hold, and by what float32 exponents keep of a float32 sum.
+#: The largest log decay between a step and the chunk's middle for both it and its negative to serve as exponents: by
+#: what 16-bit operands can hold, and by what float32 exponents keep of a float32 sum.
 MILD_BFLOAT16 = tl.constexpr(60.0)
 MILD_FLOAT16 = tl.constexpr(8.0)
 MILD_FLOAT32 = tl.constexpr(8.0)
-#: Decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
+#: Log decays below this are as good as a reset; a product of 0 and -inf in a span sum would be NaN.
 LOWEST_DECAY = tl.constexpr(-1.0e4)
-#: In half precision a step that decays by this exponent is as good as a reset; sums of such keep enough digits for
-#: their differences to be exponents.
+#: With 16-bit operands log decays below this are as good as a reset; sums of them keep enough digits for their
+#: differences to serve as exponents.
 LOWEST_HALF = tl.constexpr(-88.0)
 
 
@@ -27,7 +28,7 @@ LOWEST_HALF = tl.constexpr(-88.0)
 def span_sums(spans, b, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
     """``spans @ b`` for a 0/1 matrix, exact up to the rounding of the sums.
 
-    A float32 operand is split in two narrow ones where the kernel computes in half precision.
+    A float32 operand is split in hi and lo where the other operands are 16-bit.
     """
     if b.dtype == tl.float32 and DTYPE != tl.float32:
         hi = b.to(DTYPE)
@@ -58,7 +59,7 @@ def sums_before(b, o_i, o_j):
 
 @triton.jit
 def load_decay(pointers, mask):
-    """Log decays, 0 outside the mask."""
+    """Load log decays, none below ``LOWEST_DECAY``; 0 outside the mask."""
     decay = tl.load(pointers, mask=mask, other=0.0)
     return tl.maximum(decay, LOWEST_DECAY, propagate_nan=tl.PropagateNan.ALL).to(decay.dtype)
 
@@ -72,7 +73,7 @@ def decay_of(b_g):
 
 @triton.jit
 def split_program(blocks):
-    """The index of this program's block, which varies fastest, and of what the blocks are of.
+    """Split the program's index into that of its block, which varies fastest, and that of what the blocks divide.
 
     Sequences times heads may pass 65,535, where the second and the third axis of a launch grid end.
     """
@@ -161,7 +162,7 @@ def decay_after(g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.const
 def step_decays(g, b_g, o_c, left, C: tl.constexpr, HV: tl.constexpr, DECAY: tl.constexpr, DTYPE: tl.constexpr):
     """For each step the sum of exponents of 2 up to and with it, ``e^pre_i`` and ``e^suf_j``; and ``e^total``.
 
-    ``b_g`` is what :func:`decay_of_steps` has of them.
+    ``b_g`` is the result of :func:`decay_of_steps`.
     """
     if DTYPE != tl.float32:
         b_g = tl.maximum(b_g, LOWEST_HALF, propagate_nan=tl.PropagateNan.ALL)
@@ -239,22 +240,22 @@ def is_mild(b_g, o_i, C: tl.constexpr, DTYPE: tl.constexpr):
 
 @triton.jit
 def sums_of_halves(b, o_i, C: tl.constexpr):
-    """Of float32 ``[C, BK]``, the sums over the steps before the middle and over those from there on."""
+    """Sums of float32 ``[C, BK]`` over the early half of a chunk, and over the late half."""
     return tl.sum(tl.where(o_i < C // 2, b, 0.0), 0), tl.sum(tl.where(o_i >= C // 2, b, 0.0), 0)
 
 
 @triton.jit
 def decays_of_halves(b_g, o_i, C: tl.constexpr):
-    """The decays from the start of a chunk to its middle, and from there to its end."""
+    """Decays over the early half of a chunk, and over the late half, ``[1, BK]`` each."""
     b_early, b_late = sums_of_halves(b_g.to(tl.float32), o_i, C)
     return tl.exp2(b_early * LOG2E)[None, :], tl.exp2(b_late * LOG2E)[None, :]
 
 
 @triton.jit
 def through_states(y, stride, states, o_i, o_k, m_c, m_k, V: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr):
-    """``y S^T`` for the steps of a chunk and a block of K, over all of V; ``stride`` apart are the steps of y.
+    """``y S^T`` for the steps of a chunk and a block of K, over all of V; the steps of y lie ``stride`` apart.
 
-    Float32 states meet a y in half precision in two halves.
+    Float32 states are split in hi and lo where y is 16-bit.
     """
     b = tl.zeros([o_i.shape[0], o_k.shape[0]], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
@@ -312,7 +313,7 @@ def pair_sides_grad(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add to the gradients of readers x, of write keys beta k and of decay by channel what pairs of steps give them.
+    """Add the part from pairs of steps to the gradients of readers x, of write keys beta k and of decay by channel.
 
     ``dpairs`` holds the gradient of their scores ``[C, C]``, with its transpose above the diagonal.
     """
@@ -347,7 +348,7 @@ def unit_lower_inverse(b_l, o_i, o_j, LEVELS: tl.constexpr, PRECISION: tl.conste
 
 @triton.jit
 def dot_wide(a, b, PRECISION: tl.constexpr):
-    """``a @ b`` of float32 blocks, each the sum of two in bfloat16 where ``PRECISION`` is ``"halves"``."""
+    """``a @ b`` of float32 blocks, each split in hi and lo of bfloat16 where ``PRECISION`` is ``"halves"``."""
     if PRECISION == "halves":
         a_hi, a_lo = halves(a, tl.bfloat16)
         b_hi, b_lo = halves(b, tl.bfloat16)
@@ -361,7 +362,7 @@ def dot_wide(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def halves(b, DTYPE: tl.constexpr):
-    """A float32 block as the sum of two in half precision; float32 stays whole."""
+    """Split a float32 block in hi and lo of a 16-bit dtype, whose sum it is; with float32, hi is all and lo is 0."""
     hi = b.to(DTYPE)
     lo = (b - hi.to(tl.float32)).to(DTYPE)
     return hi, lo
@@ -369,7 +370,7 @@ def halves(b, DTYPE: tl.constexpr):
 
 @triton.jit
 def store_halves(p, stride, b, m, BOTH: tl.constexpr):
-    """A float32 block in the precision of p, and where ``BOTH`` the half that is left of it, ``stride`` further."""
+    """Store hi of a float32 block in the dtype of p, and where ``BOTH`` its lo, ``stride`` further."""
     hi, lo = halves(b, p.dtype.element_ty)
     tl.store(p, hi, mask=m)
     if BOTH and p.dtype.element_ty != tl.float32:
@@ -378,9 +379,9 @@ def store_halves(p, stride, b, m, BOTH: tl.constexpr):
 
 @triton.jit
 def dot_halves(a, b, c, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """``a @ b + c`` for float32 a and c, without rounding a to half precision.
+    """``a @ b + c`` for float32 a and c, with a split in hi and lo.
 
-    On Hopper a product takes its left operand, and nothing else, from registers: so what was just computed stands left.
+    On Hopper a product takes only its left operand from registers, so what was just computed stands left.
     """
     hi, lo = halves(a, DTYPE)
     if DTYPE == tl.float32:
@@ -393,7 +394,7 @@ def dot_halves(a, b, c, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
 
 @triton.jit
 def correct(b, corrections, stride, mask, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """``b @ R`` for a float32 b and R in two halves, ``stride`` apart."""
+    """``b @ R`` for a float32 b and the corrections R, whose hi and lo lie ``stride`` apart."""
     hi = tl.load(corrections, mask=mask, other=0.0)
     c = dot_halves(b, hi, tl.zeros(b.shape, dtype=tl.float32), DTYPE, PRECISION)
     if DTYPE != tl.float32:

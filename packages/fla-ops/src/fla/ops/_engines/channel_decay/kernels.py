@@ -30,7 +30,7 @@ from fla.ops._shared.chunk_kernels import (
 
 @triton.jit
 def read_spans(o_i, o_t, BONUS: tl.constexpr):
-    """[i, t]: step t decays what query i reads of the state; with a bonus that is before the step's own decay."""
+    """[i, t]: whether step t decays the state that query i reads; with a bonus, i reads before its own decay."""
     if BONUS:
         spans = o_t < o_i
     else:
@@ -40,7 +40,7 @@ def read_spans(o_i, o_t, BONUS: tl.constexpr):
 
 @triton.jit
 def read_decays(b_m, b_g, BONUS):
-    """What queries are decayed by from the middle of the chunk, by way of the exponents ``b_m``."""
+    """Decay from the middle of the chunk to what each query reads: ``e^m``, without its own decay with a bonus."""
     if BONUS:
         b_m -= b_g.to(tl.float32)
     return tl.exp2(b_m * LOG2E)
@@ -70,7 +70,7 @@ def channel_decay_state_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Carry the state over the chunks of one sequence and head, and store what it was before each chunk.
+    """Carry the state over the chunks of one sequence and head, and store it before each chunk.
 
     Forward: x = k, y = v, ``S' = e^total S + sum_j (k_j e^suf_j) v_j^T``. In reverse: x = q, y = do, and S is the
     gradient of the state, ``dS' = e^total dS + sum_i (q_i e^pre_i) do_i^T``.
@@ -160,6 +160,7 @@ def channel_decay_output_fwd_kernel(
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Reads of the state and scores of the chunk, summed over blocks of K
     b_o = tl.zeros([C, BV], dtype=tl.float32)
     b_a = tl.zeros([C, C], dtype=tl.float32)
     b_diagonal = tl.zeros([C], dtype=tl.float32)
@@ -173,10 +174,12 @@ def channel_decay_output_fwd_kernel(
         b_g = load_decay(g + o_x, m_x)
         b_s = tl.load(states + o_k[:, None] * V + o_v[None, :], mask=m_k[:, None] & m_v[None, :], other=0.0)
 
+        # Own scores, which no decay enters
         b_qk = b_q.to(tl.float32) * b_k.to(tl.float32)
         if BONUS:
             b_qk *= tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
         b_diagonal += tl.sum(b_qk, 1)
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)
@@ -195,6 +198,7 @@ def channel_decay_output_fwd_kernel(
                 b_a += tl.where(half_pairs(o_i, o_j, level) & (o_i > o_j), b_pairs, 0.0)
         b_o += tl.dot(b_read, b_s, input_precision=PRECISION)
 
+    # Reads of the chunk's own values
     b_a = tl.where(o_i > o_j, b_a, tl.where(o_i == o_j, b_diagonal[:, None], 0.0)) * scale
     b_v = tl.load(v + row[:, None] * V + o_v[None, :], mask=m_c[:, None] & m_v[None, :], other=0.0)
     b_o = b_o * scale + tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
@@ -292,7 +296,7 @@ def channel_decay_key_bwd_kernel(
 ):
     """Gradients of q, k and g, or of q only, for one chunk, head and block of K; that of u summed over the chunk.
 
-    The gradient of q alone is also the output where the values decay: see ``value_decay.py``. It reads no q.
+    ``ONLY_Q``: the gradient of q, which is also the output where values decay (``value_decay_ops.py``). It reads no q.
     """
     i_ck, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
@@ -318,6 +322,7 @@ def channel_decay_key_bwd_kernel(
     states += (i_c.to(tl.int64) * H + i_h) * K * V
     DTYPE: tl.constexpr = k.dtype.element_ty
 
+    # Gradient of the scores and its transpose, summed over blocks of V
     b_da = tl.zeros([C, C], dtype=tl.float32)
     b_dat = tl.zeros([C, C], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
@@ -332,10 +337,12 @@ def channel_decay_key_bwd_kernel(
             b_v = tl.load(v + o_y, mask=m_y, other=0.0)
             b_dot = tl.load(do + o_yt, mask=m_yt, other=0.0)
             b_dat += tl.dot(b_v, b_dot, input_precision=PRECISION)
+    # Gradient of own scores; the transpose goes above the diagonal of the others
     b_own = (tl.sum(tl.where(o_i == o_j, b_da, 0.0), 1) * scale)[:, None]
     b_da = (tl.where(o_i > o_j, b_da, b_dat) * scale).to(DTYPE)
     b_p = tl.where(o_i > o_j, b_da, 0.0).to(DTYPE)
 
+    # Keys, decays and bonus of the block of K
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_x, m_x)
     if BONUS:
@@ -346,13 +353,15 @@ def channel_decay_key_bwd_kernel(
     b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
     b_early, b_late = decays_of_halves(b_g, o_i, C)
 
-    # One gradient is finished before the next is begun, so that few accumulators are alive at a time.
+    # Gradient of q: through the state before the chunk, then through pairs of steps. One gradient is finished before
+    # the next is begun, so that few accumulators are alive at a time.
     b_dq = through_states(do, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
     if mild:
         b_y = (b_k * tl.exp2(-b_m * LOG2E)).to(DTYPE)
         b_dq = tl.dot(b_p, b_y, b_dq * b_early, input_precision=PRECISION)
     else:
         b_dq *= tl.exp2(span_sums(read_spans(o_i, o_j, BONUS), b_g, DTYPE, PRECISION) * LOG2E)
+    # Finish dq alone, or with it the gradients of u, k and g
     if ONLY_Q:
         if mild:
             b_dq *= read_decays(b_m, b_g, BONUS)
@@ -371,10 +380,11 @@ def channel_decay_key_bwd_kernel(
         if mild:
             b_e = read_decays(b_m, b_g, BONUS)
             b_x = (b_q * b_e).to(DTYPE)
-            # A step's decay is in what it and later steps read, less what they wrote, and in all that was written:
-            # with the very operands of the products, rounded, so that a pair of steps after it cancels.
+            # Gradient of step t's log decay: what t and later steps read, less what they wrote, plus all that the chunk
+            # hands on. Taken from the rounded operands of the products, so that a pair of steps after t cancels.
             b_later = b_x * b_dq
             tl.store(dq + o_x, (b_dq * b_e + b_own * b_k * b_u).to(dq.dtype.element_ty), mask=m_x)
+            # Gradient of k: through the state after the chunk, then through pairs of steps
             b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
             b_dk *= b_late
             b_e = tl.exp2(-b_m * LOG2E)
@@ -387,6 +397,7 @@ def channel_decay_key_bwd_kernel(
             if BONUS:
                 b_dg -= b_later
         else:
+            # Gradients through the states, then through pairs of steps, level by level
             b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
             b_dk *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
             b_dg = span_sums(read_spans(o_j, o_i, BONUS), (b_q * b_dq).to(DTYPE), DTYPE, PRECISION)

@@ -67,6 +67,7 @@ def delta_channel_pairs_fwd_kernel(
     total += (i_c.to(tl.int64) * HV + i_h) * K
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Scores, and the decayed operands of the walks, by blocks of K
     b_a = tl.zeros([C, C], dtype=tl.float32)
     b_l = tl.zeros([C, C], dtype=tl.float32)
     b_diagonal = tl.zeros([C], dtype=tl.float32)
@@ -80,6 +81,7 @@ def delta_channel_pairs_fwd_kernel(
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)
@@ -107,6 +109,7 @@ def delta_channel_pairs_fwd_kernel(
                 b_a += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
                 b_y = (b_k * b_e).to(DTYPE)
                 b_l += tl.where(m_pairs, tl.dot(b_y, tl.trans(b_y), input_precision=PRECISION), 0.0)
+    # Own scores on the diagonal, then the corrections
     b_a = tl.where(o_i == o_j, b_diagonal[:, None], b_a)
     b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
     o_a = row_v * C + o_i * (HV * C) + o_j
@@ -170,6 +173,7 @@ def delta_channel_key_bwd_kernel(
     o_a, m_lower, m_upper = o_i * (HV * C) + o_j, m_c[:, None] & (o_i > o_j), m_c[:, None] & (o_i < o_j)
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Operands of the block of K, and the gradient of own scores
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_g = load_decay(g + o_dx, m_x)
@@ -177,7 +181,8 @@ def delta_channel_key_bwd_kernel(
     b_own = tl.load(dscores + o_c * (HV * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
     b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
 
-    # One gradient is finished before the next is begun, so that few accumulators are alive at a time.
+    # Gradient of q: through the state before the chunk, then through pairs of steps. One gradient is finished before
+    # the next is begun, so that few accumulators are alive at a time.
     b_dq = through_states(do, HV * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
     if is_mild(b_g, o_i, C, DTYPE):
         b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
@@ -186,18 +191,20 @@ def delta_channel_key_bwd_kernel(
         b_e = tl.exp2(b_m * LOG2E)
         b_da = tl.load(dscores + o_a, mask=m_lower, other=0.0)
         b_dq = tl.dot(b_da, b_write, b_dq * b_early, input_precision=PRECISION)
-        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written: with
-        # the very operands of the products, rounded, so that a pair of steps after it cancels.
+        # Gradient of step t's log decay: what t and later steps read, less what they wrote, plus all that the chunk
+        # hands on. Taken from the rounded operands of the products, so that a pair of steps after t cancels.
         b_later = (b_q * b_e).to(DTYPE) * b_dq
         b_dq *= b_e
         tl.store(dq + o_dx, (b_dq + b_own * b_beta * b_k).to(DTYPE), mask=m_x)
 
+        # Gradient of k as the erase key
         b_dp = through_states(dv, HV * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * -b_early
         b_dl = tl.load(dpairs + o_a, mask=m_lower, other=0.0)
         b_dp = tl.dot(b_dl, b_write, b_dp, input_precision=PRECISION)
         b_later += (b_k * b_e).to(DTYPE) * b_dp
         b_dp *= b_e
 
+        # Gradient of the write key w; those of g and k follow
         b_dw, b_sds = through_states_grad(x, HV * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dw *= b_late
         b_dg = (tl.sum(b_write * b_dw, 0) + b_total * b_sds)[None, :]
@@ -208,6 +215,7 @@ def delta_channel_key_bwd_kernel(
         b_dg += span_sums(o_i <= o_j, b_later - b_write * b_dw, DTYPE, PRECISION)
         b_dk = b_dw * (b_beta * tl.exp2(-b_m * LOG2E)) + b_dp + b_own * b_beta * b_q
     else:
+        # Decay that is not mild: gradients of w and q through the states, then through pairs, level by level
         b_w = b_k * b_beta
         b_dw, b_sds = through_states_grad(x, HV * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dw *= tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
@@ -219,6 +227,7 @@ def delta_channel_key_bwd_kernel(
             C, HV, LEVELS, DTYPE, PRECISION,
         )  # fmt: skip
         tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
+        # Gradient of k as the erase key, likewise
         b_dp = -through_states(dv, HV * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dp *= tl.exp2(span_sums(o_j <= o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dg += span_sums(o_i <= o_j, (b_k * b_dp).to(DTYPE), DTYPE, PRECISION)

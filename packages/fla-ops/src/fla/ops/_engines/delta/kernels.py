@@ -1,26 +1,26 @@
 """Triton kernels of the chunked gated delta rule; algorithm.py is the same algorithm in PyTorch.
 
-In a chunk of C steps let A hold the scores of q with k, and P those of the erase keys p with earlier k.
-``delta_pairs_fwd_kernel`` writes A and R = -(I + P beta)^-1 P, and ``delta_walk_fwd_kernel`` (``walk_kernels.py``)
-carries the state:
+In a chunk of C steps let A hold the scores of q with k, scale included, and P those of the erase keys p with
+earlier k. ``delta_pairs_fwd_kernel`` writes A and the corrections R = -(I + P beta)^-1 P, and
+``delta_walk_fwd_kernel`` (``walk_kernels.py``) carries the state:
 
     Y = V - P_read S                                 X = Y + R (beta Y)
-    O = Q_read S + A (beta X)                        S' = e^total S + K_write^T (beta X)
+    O = scale Q_read S + A (beta X)                  S' = e^total S + K_write^T (beta X)
 
 Backward, dU is the gradient of beta X, so that of beta is X dU, and of V beta dU. No step is divided by its beta.
 
-Where keys repeat, X is small beside what it is the difference of, and errors that are written stay. So R, Y and beta X,
-and the state that Y is read from, are sums of two halves where operands have half precision, and a decay by step is
-multiplied to what a product yields, not to its operands. So are X and the gradient of A, unless decay is by channel:
-with one key and betas near 2, what steps wrote cancels in the gradient of q.
+Where keys repeat, X is a small difference of large numbers, and errors that are written stay in the state. So with
+16-bit operands R, Y, beta X and the state that Y reads are split in hi and lo, and a decay by step multiplies what a
+product yields, not its operands. X and the gradient of A are split too, unless decay is by channel: with one key and
+betas near 2, what steps wrote cancels in the gradient of q.
 
-``DECAY``: 0, nothing decays; 2, ``g[B, T, HV]``; 3, ``g[B, T, HV, K]``, of which ``channel_kernels.py`` has the
-kernels that see it: the walks here then take Q_read, P_read and K_write in place of q, p and k, for each value head.
+``DECAY``: 0, nothing decays; 2, by step, ``g[B, T, HV]``; 3, by channel, ``g[B, T, HV, K]``, which the kernels of
+``channel_kernels.py`` read: the walks then take Q_read, P_read and K_write in place of q, p and k, for each value head.
 
-``BEFORE``: p is not k, and reads the state before the step's own decay, which is then none or by step.
+``BEFORE``: p is not k, and reads the state before the step's own decay; decay is then none or by step.
 
-Every exponent is a sum of log decays over a span of steps, and none is positive; the difference of two sums is one only
-in half precision and where a walk decays a step's writes. Letters as in ``_shared/chunk_kernels.py``.
+Every exponent is a sum of log decays over a span of steps, and none is positive. Walks over 16-bit operands alone take
+the difference of two sums, to decay a step's writes. Letters as in ``_shared/chunk_kernels.py``.
 """
 
 import triton
@@ -60,8 +60,8 @@ def store_pairs(
 ):
     """Store the lower triangle of A, and ``R = -(I + P beta)^-1 P`` for the strictly lower one of P.
 
-    Where keys repeat and beta is near 2, values are small sums of what R makes of them, and errors of the inverse stand
-    out: what R leaves of ``P + (I + P beta) R`` is taken from it once.
+    Where keys repeat and beta is near 2, what R makes of values cancels, and errors of the inverse stand out. So R is
+    refined once, by its residual ``P + (I + P beta) R``.
     """
     b_l = tl.where(o_i > o_j, b_l, 0.0)
     b_w = b_l * b_beta[None, :]
@@ -171,8 +171,8 @@ def delta_pairs_bwd_kernel(
 ):
     """``dA = scale dO X^T`` and ``dP = -dV X^T`` of one chunk and head.
 
-    Where decay is by channel, the upper triangles hold the transposes. Otherwise decay and the betas of the writers are
-    multiplied in, what is above the diagonal is zero, and dg gets what the pairs contribute to it.
+    Where decay is by channel, the upper triangles hold the transposes. Otherwise both gradients include decay and the
+    writers' betas, are zero above the diagonal, and dg gets the part that comes from pairs of steps.
     """
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -190,6 +190,7 @@ def delta_pairs_bwd_kernel(
     o_a = row_v * C + o_i * (HV * C) + o_j
     DTYPE: tl.constexpr = k.dtype.element_ty
 
+    # Gradients of A and P, summed over blocks of V
     b_da = tl.zeros([C, C], dtype=tl.float32)
     b_dl = tl.zeros([C, C], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
@@ -205,6 +206,7 @@ def delta_pairs_bwd_kernel(
             b_xt_lo = tl.load(x + (stride // C).to(tl.int64) * V + o_yt, mask=m_yt, other=0.0)
             b_da += tl.dot(b_do, b_xt_lo)
         b_dl -= tl.dot(b_dv, b_xt, input_precision=PRECISION)
+    # Transposes above the diagonal, or betas and zeros there
     if DECAY == 3:
         b_dat = tl.zeros([C, C], dtype=tl.float32)
         b_dlt = tl.zeros([C, C], dtype=tl.float32)
@@ -224,6 +226,7 @@ def delta_pairs_bwd_kernel(
         b_beta = tl.load(beta + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)[None, :]
         b_da = tl.where(o_i >= o_j, b_da * b_beta, 0.0)
         b_dl = tl.where(o_i > o_j, b_dl * b_beta, 0.0)
+    # Part of dg from pairs of steps: each score times its gradient, for every step of its span
     if DECAY == 2:
         b_l = tl.zeros([C, C], dtype=tl.float32)
         for i_k in range(0, tl.cdiv(K, BK)):
@@ -247,6 +250,7 @@ def delta_pairs_bwd_kernel(
         else:
             b_from_t_on = span_sums(o_i <= o_j, b_da_a + b_dl_l, DTYPE, PRECISION)
         tl.store(dg + row_v + o_c * HV, tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1), mask=m_c)
+    # Gradients of the scores, for the kernel of q, k and p
     store_halves(dscores + o_a, stride, b_da * scale, m_c[:, None], DECAY != 3)
     tl.store(dpairs + o_a, b_dl.to(DTYPE), mask=m_c[:, None])
 
@@ -307,6 +311,7 @@ def delta_key_bwd_kernel(
     dstates += (i_c.to(tl.int64) * HV + i_h) * K * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Keys, betas and decays of the block of K
     o_x, m_x = row_q * K + o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
     o_dx = row_v * K + o_i * (HV * K) + o_k[None, :]
     o_a, o_at = row_v * C + o_i * (HV * C) + o_j, row_v * C + o_j * (HV * C) + o_i
@@ -315,7 +320,8 @@ def delta_key_bwd_kernel(
     if DECAY == 2:
         b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
 
-    # Two walks over V, for the readers q and p, so that few accumulators are alive at a time.
+    # Two loops over V, for the readers q and p, so that few accumulators are alive at a time. First dq, through the
+    # state before the chunk, and dk, through the gradient of the state after it
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
     b_dk = tl.zeros([C, BK], dtype=tl.float32)
     b_sds = tl.zeros([BK], dtype=tl.float32)
@@ -332,6 +338,7 @@ def delta_key_bwd_kernel(
         b_dk += tl.dot(b_x, b_dst, input_precision=PRECISION)
         if DECAY != 0:
             b_sds += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
+    # Decay both, and begin dg with the parts that go through the states
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_dq *= scale
     b_dk *= b_beta
@@ -340,6 +347,7 @@ def delta_key_bwd_kernel(
         b_dk *= decay_after(g + row_v, o_c, left, C, HV, DECAY)[:, None]
         b_dg = tl.cumsum(tl.sum(b_q * b_dq, 1), 0, reverse=True) + sums_before(tl.sum(b_k * b_dk, 1), o_i, o_j)
         b_dg += tl.exp2(tl.sum(decay_of_steps(g + row_v, o_c, m_c, HV, DECAY), 0) * LOG2E) * tl.sum(b_sds, 0)
+    # Add what goes through pairs of q and k
     b_dq += tl.dot(tl.load(dscores + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
     if DTYPE != tl.float32:
         dscores_lo = dscores + tl.cast(stride, tl.int64) * C
@@ -347,6 +355,7 @@ def delta_key_bwd_kernel(
     b_dk += tl.dot(tl.load(dscores + o_at, mask=m_c[None, :], other=0.0), b_q, input_precision=PRECISION)
     tl.store(dq + o_dx, b_dq.to(DTYPE), mask=m_x)
 
+    # Second loop: dp, through the state before the chunk
     b_dp = tl.zeros([C, BK], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
@@ -363,9 +372,11 @@ def delta_key_bwd_kernel(
         else:
             b_dg += tl.cumsum(b_dread, 0, reverse=True)
         tl.store(dg + i_k.to(tl.int64) * stride + row_v + o_c * HV, b_dg, mask=m_c)
+    # Add what goes through pairs of p and k
     b_dp += tl.dot(tl.load(dpairs + o_a, mask=m_c[:, None], other=0.0), b_k, input_precision=PRECISION)
     b_dk += tl.dot(tl.load(dpairs + o_at, mask=m_c[None, :], other=0.0), b_p, input_precision=PRECISION)
 
+    # Store dp, or add it to dk where k is the erase key
     if BEFORE:
         tl.store(dp + o_dx, b_dp.to(DTYPE), mask=m_x)
     else:

@@ -1,6 +1,7 @@
 """Triton kernels that carry the state of the gated delta rule over the chunks of a sequence: see ``kernels.py``.
 
-The state is transposed, ``[V, K]``, so that what a chunk computes is the left operand of what it computes next.
+In registers the state is transposed, ``[V, K]``, so that what a chunk computes is the left operand of what it computes
+next. In memory it is ``[K, V]``.
 """
 
 import triton
@@ -17,8 +18,8 @@ from fla.ops._shared.chunk_kernels import (
     store_halves,
 )
 
-#: In float32, of the products that the next chunk's state depends on: sums of TF32 products err to one side, which adds
-#: up in a state that is never forgotten.
+#: Precision of float32 products that the next chunk's state depends on: sums of TF32 products err to one side, and a
+#: state that nothing decays adds up such errors.
 STATE_PRECISION = tl.constexpr("ieee")
 
 
@@ -26,9 +27,9 @@ STATE_PRECISION = tl.constexpr("ieee")
 def fetch_steps(
     y, beta, g, total, o_yt, o_c, o_k, m_v, m_k, left, HV: tl.constexpr, V: tl.constexpr, DECAY: tl.constexpr
 ):
-    """Of a chunk, the transpose of y, the betas, and log decays of its steps or the decays over it of its channels.
+    """Load from a chunk the transpose of y, the betas, and its steps' log decays or its channels' decays over it.
 
-    The walks fetch them a chunk ahead: they are no operands of products, which are fetched early without that.
+    The walks fetch them a chunk ahead: the compiler fetches early only what is an operand of a product.
     """
     m_c = o_c < left
     b_yt = tl.load(y + o_yt, mask=m_v[:, None] & m_c[None, :], other=0.0)
@@ -56,7 +57,7 @@ def decays_of_chunk(
     BEFORE: tl.constexpr,
     DTYPE: tl.constexpr,
 ):
-    """Of the steps of a chunk: ``e^pre``, the same for the readers p, ``e^suf``; and ``e^total``."""
+    """Decays of a chunk: for each step ``e^pre``, the same for the readers p, and ``e^suf``; and ``e^total``."""
     b_sum, b_pre, b_suf, b_total = step_decays(g, b_g, o_c, left, C, HV, DECAY, DTYPE)
     b_until = b_pre
     if BEFORE:
@@ -114,9 +115,11 @@ def delta_walk_fwd_kernel(
     o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # State before the first chunk
     b_st = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_START:
         b_st += tl.load(start + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    # Fetch what the first chunk needs
     o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
     o_yt, o_at = o_j * (HV * V) + o_v[:, None], o_j * (HV * C) + o_i
     row_v, p_total = begin * HV + i_h, total
@@ -130,6 +133,7 @@ def delta_walk_fwd_kernel(
         m_c = o_c < left
         m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
         row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
+        # Take what was fetched, and fetch what the next chunk needs
         b_vt, b_beta, b_decay = b_vt_ahead, b_beta_ahead.to(tl.float32)[None, :], b_decay_ahead
         row_next = row_v + C * HV
         if DECAY == 3:
@@ -137,12 +141,14 @@ def delta_walk_fwd_kernel(
         b_vt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
             v + row_next * V, beta + row_next, g + row_next, p_total, o_yt, o_c, o_k, m_v, m_k, left - C, HV, V, DECAY
         )
+        # Load the erase and write keys
         b_pt = tl.load(p + row_q * K + o_xt, mask=m_xt, other=0.0)
         if BEFORE or DECAY == 3:
             b_k = tl.load(k + row_q * K + o_x, mask=m_x, other=0.0)
         else:
             b_k = tl.trans(b_pt)
 
+        # Read the state with p: Y, and X by the corrections
         b_sd = b_st.to(DTYPE)
         b_read = dot_halves(b_st, b_pt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
@@ -156,6 +162,7 @@ def delta_walk_fwd_kernel(
         b_y = b_vt - b_read
         b_x = b_y + correct(b_y * b_beta, corrections + row_v * C + o_at, stride, m_c[None, :], DTYPE, STATE_PRECISION)
         b_u = b_x * b_beta
+        # Store X and the state, or read the outputs
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_sd, mask=m_st)
             store_halves(x + row_v * V + o_yt, (stride // C).to(tl.int64) * V, b_x, m_yt, DECAY != 3)
@@ -167,6 +174,7 @@ def delta_walk_fwd_kernel(
                 b_o *= b_pre
             b_o = dot_halves(b_u, b_at, b_o, DTYPE, PRECISION)
             tl.store(o + row_v * V + o_yt, b_o.to(DTYPE), mask=m_yt)
+        # Write to the state
         if DECAY == 2:
             b_u *= b_suf
         b_st = dot_halves(b_u, b_k, b_st, DTYPE, STATE_PRECISION)
@@ -212,8 +220,8 @@ def delta_walk_bwd_kernel(
     """Carry the gradient of the state back over the chunks of one sequence, head and block of V.
 
     ``dU = D + R^T (beta D)`` with ``D = A^T dO + K_write dS'``, ``dV = beta dU`` and
-    ``dS = e^total dS' + Q_read^T dO - P_read^T dV``. Writes dV, dS' of every chunk, which is the gradient of the state
-    after it, and ``dbeta[block, B, T, HV]``, to be summed over the blocks of V.
+    ``dS = e^total dS' + scale Q_read^T dO - P_read^T dV``. Writes dV, dS' of every chunk, which is the gradient of
+    the state after it, and ``dbeta[block, B, T, HV]``, to be summed over the blocks of V.
     """
     i_v, i_nh = split_program(tl.cdiv(V, BV))
     i_n, i_h = i_nh // HV, i_nh % HV
@@ -227,9 +235,11 @@ def delta_walk_bwd_kernel(
     o_st = o_v[:, None] + o_k[None, :] * V
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Gradient of the state after the last chunk
     b_dst = tl.zeros([BV, BK], dtype=tl.float32)
     if HAS_DEND:
         b_dst += tl.load(dend + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
+    # Fetch what the last chunk needs
     o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
     o_yt, o_a = o_j * (HV * V) + o_v[:, None], o_i * (HV * C) + o_j
     left = tl.minimum(length, length - (chunks - 1) * C)
@@ -245,6 +255,7 @@ def delta_walk_bwd_kernel(
         m_c = o_c < left
         m_x, m_xt, m_yt = m_c[:, None] & m_k[None, :], m_k[:, None] & m_c[None, :], m_v[:, None] & m_c[None, :]
         row_q, row_v = (begin + i_c * C) * H + i_hq, (begin + i_c * C) * HV + i_h
+        # Take what was fetched, and fetch what the chunk before needs
         b_xt, b_beta, b_decay = b_xt_ahead, b_beta_ahead.to(tl.float32)[None, :], b_decay_ahead
         row_next = row_v - C * HV
         if DECAY == 3:
@@ -252,6 +263,7 @@ def delta_walk_bwd_kernel(
         b_xt_ahead, b_beta_ahead, b_decay_ahead = fetch_steps(
             x + row_next * V, beta + row_next, g + row_next, p_total, o_yt, o_c, o_k, m_v, m_k, i_c * C, HV, V, DECAY
         )
+        # Load keys, queries and scores
         b_kt = tl.load(k + row_q * K + o_xt, mask=m_xt, other=0.0)
         b_q = tl.load(q + row_q * K + o_x, mask=m_x, other=0.0)
         if BEFORE or DECAY == 3:
@@ -261,6 +273,7 @@ def delta_walk_bwd_kernel(
         b_dot = tl.load(do + row_v * V + o_yt, mask=m_yt, other=0.0)
         b_a = tl.load(scores + row_v * C + o_a, mask=m_c[:, None], other=0.0)
 
+        # Gather D: through the state after the chunk, then through the outputs
         tl.store(dstates + ((i_first + i_c) * HV + i_h) * K * V + o_st, b_dst.to(DTYPE), mask=m_st)
         b_du = dot_halves(b_dst, b_kt, tl.zeros([BV, C], dtype=tl.float32), DTYPE, STATE_PRECISION)
         if DECAY == 3:
@@ -272,10 +285,12 @@ def delta_walk_bwd_kernel(
             b_du *= b_suf
             b_dst *= b_total
         b_du = tl.dot(b_dot, b_a, b_du, input_precision=PRECISION)
+        # Gradient of beta X, by the corrections; those of beta and V follow
         b_du += correct(b_du * b_beta, corrections + row_v * C + o_a, stride, m_c[:, None], DTYPE, STATE_PRECISION)
         tl.store(dbeta + i_v.to(tl.int64) * (stride // C) + row_v + o_c * HV, tl.sum(b_xt * b_du, 0), mask=m_c)
         b_dv = b_du * b_beta
         tl.store(dv + row_v * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
+        # Carry the gradient to the state before the chunk: through q, then through p
         b_dot = b_dot.to(tl.float32) * scale
         if DECAY == 2:
             b_dot *= b_pre

@@ -7,7 +7,7 @@ their decay to the chunk's start or end; ``low_rank_walk_fwd_kernel`` carries th
     Y = A_read S + A_k V        W = Y + R Y        O = scale Q_read S + Q_k V + Q_b W
     S' = e^total S + K_write^T V + B_write^T W
 
-R, Y and W are sums of two halves where operands have half precision: see ``delta/kernels.py``.
+With 16-bit operands R, Y and W are split in hi and lo: see ``delta/kernels.py``.
 Queries read after a step's own decay, a before it. Every exponent is a sum of log decays over a span of steps; none is
 the difference of two sums, and none is positive but in chunks whose decay is mild. Letters as in
 ``_shared/chunk_kernels.py``.
@@ -55,7 +55,7 @@ def scores_by_halving(
     DTYPE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Add the scores of readers x with earlier k and b, over some channels; anything on and above the diagonal."""
+    """Add the scores of readers x with earlier k and b, over some channels; nothing on and above the diagonal."""
     for level in range(LEVELS):
         b_e = tl.exp2(span_sums(tl.load(spans + level * C * C + o_i * C + o_j), b_g, DTYPE, PRECISION) * LOG2E)
         m_late = ((o_i >> level) & 1) == 1
@@ -112,7 +112,7 @@ def low_rank_pairs_fwd_kernel(
     o_s, m_s = row * C + o_i * (H * C) + o_j, m_c[:, None]
     DTYPE: tl.constexpr = q.dtype.element_ty
 
-    # Two walks over K, for the readers q and a, so that few accumulators are alive at a time.
+    # Two loops over K, for the readers q and a, so that few accumulators are alive at a time. First the scores of q
     b_qk = tl.zeros([C, C], dtype=tl.float32)
     b_qb = tl.zeros([C, C], dtype=tl.float32)
     b_own_k = tl.zeros([C], dtype=tl.float32)
@@ -124,11 +124,13 @@ def low_rank_pairs_fwd_kernel(
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_b = tl.load(b + o_x, mask=m_x, other=0.0)
+        # Own scores, which no decay enters
         b_own_k += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
         b_own_b += tl.sum(b_q.to(tl.float32) * b_b.to(tl.float32), 1)
         b_g = load_decay(g + o_x, m_x)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         tl.store(total + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_total, mask=m_k)
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)
@@ -151,11 +153,13 @@ def low_rank_pairs_fwd_kernel(
             b_qk, b_qb = scores_by_halving(
                 q, k, b, spans, b_g, o_x, m_x, o_i, o_j, b_qk, b_qb, C, LEVELS, DTYPE, PRECISION
             )
+    # Store the scores of q, own ones on the diagonal
     b_qk = tl.where(o_i > o_j, b_qk, tl.where(o_i == o_j, b_own_k[:, None], 0.0))
     b_qb = tl.where(o_i > o_j, b_qb, tl.where(o_i == o_j, b_own_b[:, None], 0.0))
     tl.store(scores_qk + o_s, (b_qk * scale).to(DTYPE), mask=m_s)
     tl.store(scores_qb + o_s, (b_qb * scale).to(DTYPE), mask=m_s)
 
+    # Second loop: the scores of a, which reads before its step's decay
     b_ak = tl.zeros([C, C], dtype=tl.float32)
     b_ab = tl.zeros([C, C], dtype=tl.float32)
     for i_k in range(0, tl.cdiv(K, BK)):
@@ -181,6 +185,7 @@ def low_rank_pairs_fwd_kernel(
             b_ak, b_ab = scores_by_halving(
                 a, k, b, spans_before, b_g, o_x, m_x, o_i, o_j, b_ak, b_ab, C, LEVELS, DTYPE, PRECISION
             )
+    # Store the scores of a with k, and the corrections that those with b make
     tl.store(scores_ak + o_s, tl.where(o_i > o_j, b_ak, 0.0).to(DTYPE), mask=m_s)
     b_r = unit_lower_inverse(tl.where(o_i > o_j, -b_ab, 0.0), o_i, o_j, LEVELS, INVERSE_PRECISION)
     store_halves(corrections + o_s, stride, tl.where(o_i > o_j, b_r, 0.0), m_s, True)
@@ -238,7 +243,7 @@ def low_rank_walk_fwd_kernel(
         b_st += tl.load(start + i_nh.to(tl.int64) * K * V + o_st, mask=m_st, other=0.0).to(tl.float32)
     o_x, o_xt = o_i * (H * K) + o_k[None, :], o_j * (H * K) + o_k[:, None]
     o_yt, o_at = o_j * (H * V) + o_v[:, None], o_j * (H * C) + o_i
-    # A chunk ahead: what is no operand of a product is not fetched early by itself.
+    # Fetch the decay a chunk ahead: the compiler fetches early only what is an operand of a product
     p_total = total + (i_first * H + i_h) * K + o_k
     b_total_ahead = tl.load(p_total, mask=m_k & (length > 0), other=0.0)
     for i_c in range(0, tl.cdiv(length, C)):
@@ -248,11 +253,13 @@ def low_rank_walk_fwd_kernel(
         b_total = b_total_ahead
         p_total += H * K
         b_total_ahead = tl.load(p_total, mask=m_k & ((i_c + 1) * C < length), other=0.0)
+        # Read the state with a: Y, and W by the corrections
         b_sd = b_st.to(DTYPE)
         b_vt = tl.load(v + row * V + o_yt, mask=m_yt, other=0.0)
         b_y = tl.dot(b_sd, tl.load(a_read + row * K + o_xt, mask=m_xt, other=0.0), input_precision=PRECISION)
         b_y = tl.dot(b_vt, tl.load(scores_ak + row * C + o_at, mask=m_at, other=0.0), b_y, input_precision=PRECISION)
         b_w = b_y + correct(b_y, corrections + row * C + o_at, stride, m_at, DTYPE, PRECISION)
+        # Store W and the state, or read the outputs
         if FOR_BACKWARD:
             tl.store(states + ((i_first + i_c) * H + i_h) * K * V + o_st, b_sd, mask=m_st)
             tl.store(w + row * V + o_yt, b_w.to(DTYPE), mask=m_yt)
@@ -263,6 +270,7 @@ def low_rank_walk_fwd_kernel(
             b_o = tl.dot(b_vt, b_qk, b_o, input_precision=PRECISION)
             b_o = dot_halves(b_w, tl.load(scores_qb + row * C + o_at, mask=m_at, other=0.0), b_o, DTYPE, PRECISION)
             tl.store(o + row * V + o_yt, b_o.to(DTYPE), mask=m_yt)
+        # Write to the state
         b_st *= b_total[None, :]
         b_st = tl.dot(b_vt, tl.load(k_write + row * K + o_x, mask=m_x, other=0.0), b_st, input_precision=PRECISION)
         b_st = dot_halves(b_w, tl.load(b_write + row * K + o_x, mask=m_x, other=0.0), b_st, DTYPE, PRECISION)
@@ -333,6 +341,7 @@ def low_rank_walk_bwd_kernel(
         b_total = b_total_ahead
         p_total -= H * K
         b_total_ahead = tl.load(p_total, mask=m_k & (i_c > 0), other=0.0)
+        # Gradients of W and Y, then of V
         b_dsd = b_dst.to(DTYPE)
         tl.store(dstates + ((i_first + i_c) * H + i_h) * K * V + o_st, b_dsd, mask=m_st)
         b_dot = tl.load(do + row * V + o_yt, mask=m_yt, other=0.0)
@@ -344,6 +353,7 @@ def low_rank_walk_bwd_kernel(
         b_dv = tl.dot(b_dot, tl.load(scores_qk + row * C + o_a, mask=m_a, other=0.0), b_dv, input_precision=PRECISION)
         b_dv = dot_halves(b_dy, tl.load(scores_ak + row * C + o_a, mask=m_a, other=0.0), b_dv, DTYPE, PRECISION)
         tl.store(dv + row * V + o_yt, b_dv.to(DTYPE), mask=m_yt)
+        # Carry the gradient to the state before the chunk: through q, then through a
         b_dst *= b_total[None, :]
         b_q = tl.load(q_read + row * K + o_x, mask=m_x, other=0.0)
         b_dst = tl.dot((b_dot * scale).to(DTYPE), b_q, b_dst, input_precision=PRECISION)
@@ -470,6 +480,7 @@ def low_rank_key_bwd_kernel(
     dscores_ab = dscores_ak + stride
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Operands of the block of K, and the gradients of own scores
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_a = tl.load(a + o_x, mask=m_x, other=0.0)
@@ -479,7 +490,8 @@ def low_rank_key_bwd_kernel(
     b_own_k = tl.load(dscores_qk + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
     b_own_b = tl.load(dscores_qb + o_c * (H * C + 1), mask=m_c, other=0.0).to(tl.float32)[:, None]
 
-    # One gradient is finished before the next is begun, so that few accumulators are alive at a time.
+    # Gradient of q: through the state before the chunk, then through pairs of steps. One gradient is finished before
+    # the next is begun, so that few accumulators are alive at a time.
     b_dq = through_states(do, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * scale
     if is_mild(b_g, o_i, C, DTYPE):
         o_s, m_lower, m_upper = o_i * (H * C) + o_j, m_c[:, None] & (o_i > o_j), m_c[:, None] & (o_i < o_j)
@@ -492,21 +504,23 @@ def low_rank_key_bwd_kernel(
         b_dq *= b_early
         b_dq = tl.dot(tl.load(dscores_qk + o_s, mask=m_lower, other=0.0), b_kw, b_dq, input_precision=PRECISION)
         b_dq = tl.dot(tl.load(dscores_qb + o_s, mask=m_lower, other=0.0), b_bw, b_dq, input_precision=PRECISION)
-        # A step's decay is in what it and later steps read, less what they wrote, and in all that was written: with
-        # the very operands of the products, rounded, so that a pair of steps after it cancels.
+        # Gradient of step t's log decay: what t and later steps read, less what they wrote, plus all that the chunk
+        # hands on. Taken from the rounded operands of the products, so that a pair of steps after t cancels.
         b_later = b_qr * b_dq
         tl.store(dq + o_x, (b_dq * b_read + b_own_k * b_k + b_own_b * b_b).to(DTYPE), mask=m_x)
 
+        # Gradient of a, which reads before its step's decay
         b_read = tl.exp2((b_m - b_g.to(tl.float32)) * LOG2E)
         b_ar = (b_a * b_read).to(DTYPE)
         b_da = through_states(dy, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_early
         b_da = tl.dot(tl.load(dscores_ak + o_s, mask=m_lower, other=0.0), b_kw, b_da, input_precision=PRECISION)
         b_da = tl.dot(tl.load(dscores_ab + o_s, mask=m_lower, other=0.0), b_bw, b_da, input_precision=PRECISION)
-        # That of a step itself is not in what its a reads.
+        # Each a reads before its step's own decay: take off what the sum over later steps has of it
         b_dg = -b_ar * b_da
         b_later -= b_dg
         tl.store(da + o_x, (b_da * b_read).to(DTYPE), mask=m_x)
 
+        # Gradient of k: through the state after the chunk, then through pairs of steps
         b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dk *= b_late
         b_dg += (tl.sum(b_kw * b_dk, 0) + b_total * b_sds)[None, :]
@@ -515,6 +529,7 @@ def low_rank_key_bwd_kernel(
         b_later -= b_kw * b_dk
         tl.store(dk + o_x, (b_dk * b_e + b_own_k * b_q).to(DTYPE), mask=m_x)
 
+        # Gradient of b, likewise, and with it that of g
         b_db = through_states(w, H * V, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION) * b_late
         b_dg += tl.sum(b_bw * b_db, 0)[None, :]
         b_db = tl.dot(tl.load(dscores_qb + o_s, mask=m_upper, other=0.0), b_qr, b_db, input_precision=PRECISION)
@@ -522,6 +537,7 @@ def low_rank_key_bwd_kernel(
         b_dg += span_sums(o_i <= o_j, b_later - b_bw * b_db, DTYPE, PRECISION)
         tl.store(db + o_x, (b_db * b_e + b_own_b * b_q).to(DTYPE), mask=m_x)
     else:
+        # Decay that is not mild: gradients through the states, then through pairs of steps, level by level
         b_e = tl.exp2(span_sums(o_j > o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dk, b_sds = through_states_grad(v, H * V, states, dstates, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_dk *= b_e
@@ -542,6 +558,7 @@ def low_rank_key_bwd_kernel(
             C, H, LEVELS, DTYPE, PRECISION,
         )  # fmt: skip
         tl.store(dq + o_x, b_dq.to(DTYPE), mask=m_x)
+        # Gradient of a, which reads before its step's decay
         b_da = through_states(dy, H * V, states, o_i, o_k, m_c, m_k, V, BV, PRECISION)
         b_da *= tl.exp2(span_sums(o_j < o_i, b_g, DTYPE, PRECISION) * LOG2E)
         b_dg += span_sums(o_i < o_j, (b_a * b_da).to(DTYPE), DTYPE, PRECISION)

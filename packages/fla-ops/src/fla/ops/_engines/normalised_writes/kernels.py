@@ -25,8 +25,8 @@ STEEP = tl.constexpr(60.0)
 
 @triton.jit
 def add(m, l, later_m, later_l):
-    """Two sums of exponentials as one."""
-    # Equal ones may be infinite.
+    """Add two sums of exponentials."""
+    # Equal exponents may be infinite, and their difference NaN
     decay = tl.exp(tl.where(m == later_m, 0.0, -tl.abs(m - later_m)))
     return tl.maximum(m, later_m), tl.where(m < later_m, l * decay + later_l, l + later_l * decay)
 
@@ -125,6 +125,7 @@ def normalised_writes_fwd_kernel(
     o_state = i_n.to(tl.int64) * D + o_d
     first = i_l * L
 
+    # Sum before the segment: the initial one, with those of the segments before
     b_m = load_start(start, o_state, m_state, BD)
     b_l = tl.where(b_m == NOTHING, 0.0, 1.0)
     if sums is not None:
@@ -139,10 +140,11 @@ def normalised_writes_fwd_kernel(
         left = length - i_t
         offset = (begin + i_t) * D
         b_s = tl.where(o_t[:, None] < left, load_tile(s + offset, o_t, o_d, left, D), NOTHING)
-        # What comes before each row is the sum over the rows above it, so the steps one earlier are scanned.
+        # Scan the steps one earlier: the sum before a row is that over the rows above it
         b_earlier = tl.where(o_t[:, None] - 1 < left, load_tile(s + offset, o_t - 1, o_d, left, D), NOTHING)
         b_earlier = tl.where(o_t[:, None] == 0, b_m[None, :], b_earlier)
         b_ls = tl.where(o_t[:, None] == 0, b_l[None, :], 1.0)
+        # Exponents that differ little: one cumulative sum. Else: a scan of pairs (m, l)
         b_highest = tl.maximum(b_m, tl.max(b_s, 0))
         b_lowest = tl.where(b_l == 0.0, one_row(b_s, 0, S), b_m)
         if tl.max(b_highest - b_lowest, 0) < STEEP:
@@ -156,6 +158,7 @@ def normalised_writes_fwd_kernel(
             b_ms, b_ls = add(b_before, b_l_before, b_s, 1.0)
             b_own = tl.exp(b_s - b_ms)
         b_m, b_l = one_row(b_ms, S - 1, S), one_row(b_ls, S - 1, S)
+        # Normalise and store
         b_inverse = 1.0 / b_ls
         b_write = b_own * b_inverse
         b_decay = log_rest(b_write, b_before - b_ms, b_l_before * b_inverse)
@@ -170,7 +173,7 @@ def normalised_writes_fwd_kernel(
 
 @triton.jit
 def own_gradient(write, dwrite, ddecay, dz, offset, i_t, o_t, o_d, left, b_start, D: tl.constexpr):
-    """Of rows ``o_t`` of a tile: the write, its gradient, and what the step itself gives to the gradient of its z."""
+    """Load rows ``o_t`` of a tile: the write, its gradient, and the step's own part in the gradient of its z."""
     b_write = load_tile(write + offset, o_t, o_d, left, D)
     b_dwrite = tl.zeros_like(b_write)
     b_x = tl.zeros_like(b_write)
@@ -209,7 +212,7 @@ def normalised_writes_summary_bwd_kernel(
     STAGES: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """How much each segment decays the gradient of z that comes after it, and what it makes of one of zero."""
+    """Sum up each segment: how much it decays the gradient of z after it, and what it makes of one of zero."""
     i_s = tl.program_id(0) // tl.cdiv(D, BD)
     i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
     o_d, o_t = channels(D, BD, SIDE_BY_SIDE), rows(S, True)

@@ -9,8 +9,8 @@ Outputs and the gradients of values are the same computation in opposite directi
     o_i = scale e^pre_i q_i S + sum_{j <= i} A_ij w_j v_j        S'  = e^total S  + sum_j e^suf_j w_j k_j v_j^T
     dv_j = w_j (e^suf_j k_j dS + sum_{i >= j} A_ij do_i)         dS' = e^total dS + scale sum_i e^pre_i q_i do_i^T
 
-So the kernels take readers x, writers y and values v: q, k, v forward, and k, q, do where ``REVERSE``. What is
-``WEIGHTED`` has a factor w for each write, ``w[B, T, HV]``; what has a ``SKIP`` adds ``skip[HV, V]`` times v to o.
+So the kernels take readers x, writers y and values v: q, k, v forward, and k, q, do where ``REVERSE``. ``WEIGHTED``:
+each write has a factor, ``w[B, T, HV]``. ``SKIP``: o gets ``skip[HV, V]`` times v in addition.
 
 ``DECAY`` says where the log decays come from: 0, there are none; 1, one for each head, ``g[HV]``; 2, one for each step
 and head, ``g[B, T, HV]``.
@@ -83,7 +83,7 @@ def store_outputs(
     SKIP: tl.constexpr,
     REVERSE: tl.constexpr,
 ):
-    """What a chunk reads, with the skip; where ``REVERSE`` also the gradients of both, ``other`` being their values."""
+    """Store what a chunk reads, skip included; in reverse also the gradients of w and skip, with v in ``other``."""
     if REVERSE and (WEIGHTED or SKIP):
         b_y = tl.load(other + o_y, mask=m_y, other=0.0).to(tl.float32)
         if WEIGHTED:
@@ -123,7 +123,7 @@ def scalar_decay_state_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Carry the state over the chunks of one sequence and head, and store what it was before each chunk."""
+    """Carry the state over the chunks of one sequence and head, and store it before each chunk."""
     i_kv, i_nh = split_program(tl.cdiv(K, BK) * tl.cdiv(V, BV))
     i_k, i_v = i_kv // tl.cdiv(V, BV), i_kv % tl.cdiv(V, BV)
     i_n, i_h = i_nh // HV, i_nh % HV
@@ -198,7 +198,7 @@ def scalar_decay_output_fwd_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """What one chunk and head reads of a block of V, from the state before it."""
+    """Outputs of one chunk and head in a block of V, from the state before the chunk and its own values."""
     i_cv, i_h = tl.program_id(0), tl.program_id(1)
     i_c, i_v = i_cv // tl.cdiv(V, BV), i_cv % tl.cdiv(V, BV)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -283,7 +283,7 @@ def scalar_decay_walk_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Both of the kernels above at once, for one sequence, head and block of V: states need not go to memory.
+    """Do the work of both kernels above for one sequence, head and block of V: states need not go to memory.
 
     The whole of K is one block.
     """
@@ -303,10 +303,12 @@ def scalar_decay_walk_kernel(
     skip += i_h * V
     dw += i_v.to(tl.int64) * dw_stride
 
+    # State before the first chunk
     b_s = tl.zeros([BK, BV], dtype=tl.float32)
     if HAS_START:
         b_s += tl.load(start + i_nh.to(tl.int64) * K * V + o_state, mask=m_state, other=0.0).to(tl.float32)
     for i in range(0, chunks):
+        # Locate the chunk, and store the state if asked
         i_c = chunks - 1 - i if REVERSE else i
         first = begin + i_c * C
         left = length - i_c * C
@@ -315,6 +317,7 @@ def scalar_decay_walk_kernel(
         i_state = (i_first + i_c) * HV + i_h
         if STORE_STATES:
             tl.store(states + i_state * K * V + o_state, b_s.to(DTYPE), mask=m_state)
+        # Load the chunk's readers, writers, values and weights
         row_x = first * (H * K)
         b_x = tl.load(x + row_x + o_i * (H * K) + o_k[None, :], mask=m_c[:, None] & m_k[None, :], other=0.0)
         b_yt = tl.load(y + row_x + o_j * (H * K) + o_k[:, None], mask=m_k[:, None] & m_c[None, :], other=0.0)
@@ -324,10 +327,12 @@ def scalar_decay_walk_kernel(
         if WEIGHTED:
             b_w = tl.load(w + row_v + o_c * HV, mask=m_c, other=0.0).to(tl.float32)
 
+        # Read the state, and take the scores of the chunk
         b_o = tl.dot(b_x, b_s.to(DTYPE), input_precision=PRECISION)
         b_a = tl.dot(b_x, b_yt, input_precision=PRECISION)
         b_write = tl.full([C], 1.0, dtype=tl.float32)
         b_sum = b_w
+        # Decay both, and the state over the chunk
         p_g = g + row_v if DECAY == 2 else g + i_h
         if DECAY != 0:
             b_g = decay_of_steps(p_g, o_c, m_c, HV, DECAY)
@@ -343,6 +348,7 @@ def scalar_decay_walk_kernel(
             if WEIGHTED:
                 b_a *= b_w[None, :]
                 b_write *= b_w
+        # Read the chunk's own values, then write to the state
         b_o += tl.dot(b_a.to(DTYPE), b_v, input_precision=PRECISION)
         store_outputs(
             b_o,

@@ -9,17 +9,17 @@ from fla.ops._shared.chunk_kernels import decay_of_steps, locate_chunk, span_sum
 
 @triton.jit
 def decay_grad(b_between, b_read, b_written, total, o_i, o_j, DTYPE: tl.constexpr, PRECISION: tl.constexpr):
-    """The gradient of each step's log decay.
+    """The gradient of each step's log decay, from those of the spans that may hold the step.
 
-    From those of what lies between steps j and i, 0 unless j < i; up to each step that reads the state; after each step
-    that writes to it; and over the chunk.
+    Spans lie between steps j and i (0 unless j < i), up to each step that reads the state, after each step that writes
+    to it, and over the whole chunk.
     """
     if DTYPE == tl.float32:
         b_from_t_on = span_sums(o_i <= o_j, b_between, DTYPE, PRECISION)
         b_dg = tl.sum(tl.where(o_i > o_j, b_from_t_on, 0.0), 1)
         b_dg += tl.cumsum(b_read, 0, reverse=True) + sums_before(b_written, o_i, o_j) + total
     else:
-        # Spans that reach t, less those that end before it: float32 keeps enough of the difference for half precision.
+        # Spans that reach t, less those that end before it: float32 keeps enough of the difference for 16-bit operands.
         b_later = tl.sum(b_between, 1) - tl.sum(b_between, 0) + b_read
         b_dg = tl.cumsum(b_later, 0, reverse=True) + (tl.cumsum(b_written, 0) - b_written) + total
     return b_dg
@@ -59,7 +59,7 @@ def scalar_decay_key_bwd_kernel(
 ):
     """Gradients of a block of q and k for one chunk, summed over ``HEADS`` of the value heads that share them.
 
-    They are ``[B, T, HV / HEADS, K]``. What this block of K adds to that of g by step is ``dg[block, B, T, HV]``.
+    They are ``[B, T, HV / HEADS, K]``. The part of this block of K in that of g by step is ``dg[block, B, T, HV]``.
     """
     i_ck, i_part = tl.program_id(0), tl.program_id(1)
     i_c, i_k = i_ck // tl.cdiv(K, BK), i_ck % tl.cdiv(K, BK)
@@ -71,16 +71,18 @@ def scalar_decay_key_bwd_kernel(
     m_c, m_k = o_c < left, o_k < K
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Queries and keys that the heads share, and their scores
     row_q = first * H + i_part * HEADS // (HV // H)
     o_x, m_x = o_i * (H * K) + o_k[None, :], m_c[:, None] & m_k[None, :]
     b_k = tl.load(k + row_q * K + o_x, mask=m_x, other=0.0)
     b_q = tl.load(q + row_q * K + o_x, mask=m_x, other=0.0)
     if DECAY == 2:
         b_a = tl.where(o_i > o_j, tl.dot(b_q, tl.trans(b_k), input_precision=PRECISION) * scale, 0.0)
+    # Sums over the heads
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
     b_dk = tl.zeros([C, BK], dtype=tl.float32)
     b_all = tl.zeros([C, C], dtype=tl.float32)
-    # What steps have one of is fetched a head ahead.
+    # Fetch decays and weights a head ahead
     p_g = g + i_part * HEADS
     if DECAY == 2:
         p_g += first * HV
@@ -90,6 +92,7 @@ def scalar_decay_key_bwd_kernel(
         p_w = w + first * HV + i_part * HEADS + o_c * HV
         b_w_ahead = tl.load(p_w, mask=m_c, other=0.0)
     for i in range(0, HEADS):
+        # Decays and weights of one head
         row_v = first * HV + i_part * HEADS + i
         i_state = (i_c.to(tl.int64) * HV + i_part * HEADS + i) * K * V
         i_next = tl.minimum(i + 1, HEADS - 1)
@@ -105,6 +108,7 @@ def scalar_decay_key_bwd_kernel(
             b_sum, b_pre, b_suf, b_total = step_decays(p_g + i, b_g, o_c, left, C, HV, DECAY, DTYPE)
             b_suf *= b_w
 
+        # Loop over V: the gradient of the scores, and what goes through the states
         b_pairs = tl.zeros([C, C], dtype=tl.float32)
         b_dread = tl.zeros([C], dtype=tl.float32)
         b_dwrite = tl.zeros([C], dtype=tl.float32)
@@ -118,8 +122,8 @@ def scalar_decay_key_bwd_kernel(
             b_v = tl.load(v + row_v * V + o_y, mask=m_y, other=0.0)
             b_st = tl.load(states + i_state + o_st, mask=m_st, other=0.0)
             b_dst = tl.load(dstates + i_state + o_st, mask=m_st, other=0.0)
-            # Each product is done with before the next one, so that few are alive at a time. The sum of products comes
-            # first: in a pipelined loop nothing else waits for it before its operands are overwritten.
+            # Use each product before the next one, so that few are alive at a time. The sum of products comes first: in
+            # a pipelined loop nothing else waits for it before its operands are overwritten.
             b_pairs += tl.dot(b_do, tl.trans(b_v), input_precision=PRECISION)
             if DECAY == 2:
                 b_dtotal += tl.sum(b_st.to(tl.float32) * b_dst.to(tl.float32), 0)
@@ -129,6 +133,7 @@ def scalar_decay_key_bwd_kernel(
             b_dq += b_dx * b_pre[:, None] if DECAY != 0 else b_dx
             b_dx = tl.dot(b_v, b_dst, input_precision=PRECISION)
             b_dk += b_dx * b_suf[:, None] if WEIGHTED or DECAY != 0 else b_dx
+        # Decay the pairs, and from them take the gradient of the decay
         b_pairs *= pair_decays(p_g + i, b_sum, o_i, o_j, o_c, left, HV, DECAY, False, DTYPE, PRECISION)
         if WEIGHTED:
             b_pairs *= b_w[None, :]
@@ -145,11 +150,12 @@ def scalar_decay_key_bwd_kernel(
             )
             tl.store(dg + i_k.to(tl.int64) * stride + row_v + o_c * HV, b_dg, mask=m_c)
         b_all += b_pairs
-    # The heads have their keys in common: what pairs of steps give them meets those keys once.
+    # Multiply the pairs, summed over the heads, once with the keys that the heads share
     b_all = (b_all * scale).to(DTYPE)
     b_dq = b_dq * scale + tl.dot(b_all, b_k, input_precision=PRECISION)
     b_dk += tl.dot(tl.trans(b_all), b_q, input_precision=PRECISION)
 
+    # Store the sums
     o_dx = (first * (HV // HEADS) + i_part) * K + o_i * (HV // HEADS * K) + o_k[None, :]
     tl.store(dq + o_dx, b_dq.to(dq.dtype.element_ty), mask=m_x)
     tl.store(dk + o_dx, b_dk.to(dk.dtype.element_ty), mask=m_x)

@@ -18,7 +18,7 @@ from fla.ops._shared.chunk_kernels import LOG2E, decay_of
 
 @triton.jit
 def then(decay, h, later_decay, later_h):
-    """Two spans of steps as one: how much they decay a state, and what they make of a state of zero."""
+    """Join two spans of steps: how much they decay a state, and what they make of a state of zero."""
     return decay * later_decay, later_decay * h + later_h
 
 
@@ -54,9 +54,9 @@ def channels(D: tl.constexpr, BD: tl.constexpr, SIDE_BY_SIDE: tl.constexpr):
 
 @triton.jit
 def locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED: tl.constexpr):
-    """Of segment ``i_s``: its sequence, the sequence's first step and length, and the segment's number in it.
+    """Locate segment ``i_s``: its sequence, the sequence's first step and length, and the segment's number in it.
 
-    A segment past the last one of packed sequences is of an empty sequence -1.
+    A segment past the last one of packed sequences belongs to an empty sequence, -1.
     """
     if PACKED:
         i_n = tl.load(sequence + i_s)
@@ -81,7 +81,7 @@ def gather(decays, sums, b_h, i_s, i_l, segments, o_d, D: tl.constexpr, S: tl.co
     o_l = tl.arange(0, S)
     for i in range(0, tl.cdiv(before, S)):
         m = (i * S + o_l[:, None] < before) & (o_d[None, :] < D)
-        # In the order in which the scan goes, which ends next to this segment.
+        # Rows in the order of the scan, which ends next to this segment
         row = i_s + before - i * S - o_l if REVERSE else i_s - before + i * S + o_l
         p = row.to(tl.int64)[:, None] * D + o_d[None, :]
         b_decay = tl.load(decays + p, mask=m, other=1.0)
@@ -109,7 +109,7 @@ def scan_summary_kernel(
     REVERSE: tl.constexpr,
     PACKED: tl.constexpr,
 ):
-    """How much each segment decays a state, and what it makes of a state of zero. In reverse x is do."""
+    """Sum up each segment: how much it decays a state, and what it makes of a state of zero. In reverse x is do."""
     i_s = tl.program_id(0) // tl.cdiv(D, BD)
     i_n, begin, length, i_l = locate_segment(i_s, cu_seqlens, sequence, first_segment, T, L, PACKED)
     o_d, o_t = channels(D, BD, SIDE_BY_SIDE), rows(S, REVERSE)

@@ -24,7 +24,7 @@ def slopes_of(b_s, TAYLOR: tl.constexpr):
 
 @triton.jit
 def dot_accurate(b_g, b_x, PRECISION: tl.constexpr):
-    """``g @ x`` for a float32 g, whose terms may cancel: in two halves where x is in half precision."""
+    """``g @ x`` for a float32 g, whose terms may cancel: g is split in hi and lo where x is 16-bit."""
     hi, lo = halves(b_g, b_x.dtype)
     b = tl.dot(hi, b_x, input_precision=PRECISION)
     if b_x.dtype != tl.float32:
@@ -34,7 +34,7 @@ def dot_accurate(b_g, b_x, PRECISION: tl.constexpr):
 
 @triton.jit
 def products(x, y, stride, o_i, o_j, m_c, V: tl.constexpr, C: tl.constexpr, BV: tl.constexpr, PRECISION: tl.constexpr):
-    """``x_i.y_j`` over all of V for the steps of a chunk; ``stride`` apart are their steps."""
+    """``x_i.y_j`` over all of V for the steps of a chunk, which lie ``stride`` apart."""
     b = tl.zeros([C, C], dtype=tl.float32)
     for i_v in range(0, tl.cdiv(V, BV)):
         o_v = i_v * BV + tl.arange(0, BV)
@@ -78,9 +78,9 @@ def second_order_query_bwd_kernel(
     """Gradients of q for one chunk and head; and with ``NORMALIZE`` those of totals, which are read otherwise.
 
     ``dt_i = -n_i.do_i / (t_i + eps)^2``, and ``dw_ij = do_i.v_j / (t_i + eps) + dt_i``. The two terms of dw may cancel
-    where t is small, so both are taken from the same sums, none of them from o, which has been rounded; and they are
-    added before they are. What is rounded has been divided, because sums over long sequences may pass float16's range.
-    They cancel too where values have much in common, and so the states are float32 here.
+    where t is small. So both come from the same sums, neither from o, which is rounded already, and they are added
+    before they are rounded. They are divided before that too, because sums over long sequences may pass float16's
+    range. They also cancel where values have much in common, and so the states are float32 here.
     """
     i_c, i_h = tl.program_id(0), tl.program_id(1)
     first, left = locate_chunk(i_c, cu_seqlens, sequence, first_chunk, T, C, PACKED)
@@ -94,6 +94,7 @@ def second_order_query_bwd_kernel(
     sums += (i_c.to(tl.int64) * H + i_h) * F
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Scores of the chunk, and the gradients of its weights
     o_x, m_x = row * K + o_i * (H * K) + o_d[None, :], m_c[:, None] & m_d[None, :]
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     p_kt = k + row * K + o_j * (H * K) + o_d[:, None]
@@ -101,6 +102,7 @@ def second_order_query_bwd_kernel(
     b_s = tl.dot(b_q, b_kt, input_precision=PRECISION) * scale
     b_dw = products(do + row * V, v + row * V, H * V, o_i, o_j, m_c, V, C, BV, PRECISION)
     b_inverse = load_inverse(totals + row, o_c, m_c, eps, H, NORMALIZE)
+    # Gradient of the totals: n_i.do_i from the chunk's own steps, then through the features
     if NORMALIZE:
         b_ndo = tl.sum(tl.where(o_i >= o_j, weights_of(b_s, TAYLOR) * b_dw, 0.0), 1)
         for i_f in range(0, tl.cdiv(F, BF)):
@@ -109,12 +111,13 @@ def second_order_query_bwd_kernel(
             b_f = pick(b_q, o_a, scale, BD, PRECISION) * pick(b_q, o_b, scale, BD, PRECISION) * b_weight[None, :]
             b_df = through_states(do + row * V, H * V, states, o_i, o_f, m_c, o_f < F, V, BV, PRECISION)
             b_ndo += tl.sum(b_f * b_df, 1)
-        # Without one of its divisions, as dw is here.
+        # Leave out one division, as dw does here
         b_dt = -b_ndo * b_inverse
         tl.store(dtotals + row + o_c * H, b_dt * b_inverse, mask=m_c)
     else:
         b_dt = tl.load(dtotals + row + o_c * H, mask=m_c, other=0.0)
 
+    # Gradient of q: through the chunk's own scores, then through the features
     b_ds = tl.where(o_i >= o_j, (b_dw + b_dt[:, None]) * b_inverse[:, None] * slopes_of(b_s, TAYLOR), 0.0)
     b_dq = dot_accurate(b_ds, tl.load(k + o_x, mask=m_x, other=0.0), PRECISION)
     for i_f in range(0, tl.cdiv(F, BF)):
@@ -172,6 +175,7 @@ def second_order_key_bwd_kernel(
     dsums += (i_c.to(tl.int64) * H + i_h) * F
     DTYPE: tl.constexpr = q.dtype.element_ty
 
+    # Gradient of k through the features
     o_x, m_x = row * K + o_j * (H * K) + o_d[None, :], m_c[:, None] & m_d[None, :]
     b_k = tl.load(k + o_x, mask=m_x, other=0.0)
     b_dk = tl.zeros([C, BD], dtype=tl.float32)
@@ -184,6 +188,7 @@ def second_order_key_bwd_kernel(
         b_df = (b_df + tl.load(dsums + o_f, mask=m_f, other=0.0)[None, :]) * b_weight[None, :]
         b_dk += put(b_df, b_ka, b_kb, o_a, o_b, BD, DTYPE, PRECISION)
 
+    # Gradient of k through the chunk's own scores
     b_q = tl.load(q + o_x, mask=m_x, other=0.0)
     p_qt = q + row * K + o_i * (H * K) + o_d[:, None]
     b_qt = tl.load(p_qt, mask=m_d[:, None] & m_c[None, :], other=0.0)

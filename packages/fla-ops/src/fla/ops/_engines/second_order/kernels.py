@@ -56,7 +56,7 @@ def weights_of(b_s, TAYLOR: tl.constexpr):
 
 @triton.jit
 def load_inverse(totals, o_c, m_c, eps, H: tl.constexpr, NORMALIZE: tl.constexpr):
-    """What the sums of the steps of a chunk are multiplied by; 0 outside the mask."""
+    """The factor that normalises each step's sums, ``1 / (t + eps)`` or 1; 0 outside the mask."""
     if NORMALIZE:
         b_inverse = 1.0 / (tl.load(totals + o_c * H, mask=m_c, other=1.0) + eps)
     else:
@@ -96,7 +96,7 @@ def second_order_state_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Carry S and z over the chunks of one sequence and head, and store what they were before each chunk.
+    """Carry S and z over the chunks of one sequence and head, and store them before each chunk.
 
     Forward: x = k, y = v, ``S' = S + sum_j f(k_j) v_j^T``, ``z' = z + sum_j f(k_j)``. In reverse: x = q, y = do, and
     these are gradients, ``dS' = dS + sum_i f(scale q_i) do_i^T / (t_i + eps)``, ``dz' = dz + sum_i f(scale q_i) dt_i``.
@@ -175,7 +175,7 @@ def second_order_output_fwd_kernel(
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """What one chunk, head and block of V reads.
+    """Outputs of one chunk, head and block of V, from the state before the chunk and its own values.
 
     Forward: x = q, x_other = k, y = v, o and the totals t. In reverse: x = k, x_other = q, y = do, and o is dv,
     ``dv_j = f(k_j) dS + sum_{i >= j} w_ij do_i / (t_i + eps)``.
@@ -193,6 +193,7 @@ def second_order_output_fwd_kernel(
     sums += (i_c.to(tl.int64) * H + i_h) * F
     DTYPE: tl.constexpr = x.dtype.element_ty
 
+    # Read S and z through the features, block by block
     b_x = tl.load(x + row * K + o_i * (H * K) + o_d[None, :], mask=m_c[:, None] & m_d[None, :], other=0.0)
     b_o = tl.zeros([C, BV], dtype=tl.float32)
     b_t = tl.zeros([C], dtype=tl.float32)
@@ -208,6 +209,7 @@ def second_order_output_fwd_kernel(
         if not REVERSE:
             b_t += tl.sum(b_f * tl.load(sums + o_f, mask=m_f, other=0.0)[None, :], 1)
 
+    # Weights of the chunk's own steps, from scores as they are
     p_otherst = x_other + row * K + o_j * (H * K) + o_d[:, None]
     b_otherst = tl.load(p_otherst, mask=m_d[:, None] & m_c[None, :], other=0.0)
     b_w = weights_of(tl.dot(b_x, b_otherst, input_precision=PRECISION) * scale, TAYLOR)

@@ -31,7 +31,10 @@ def swap(x):
 
 @triton.jit
 def halve_pieces(x, M: tl.constexpr):
-    """Half the sums that ``[Q, M * 2R, J]`` is of; lanes of the second half hold the pieces in reversed order."""
+    """Add up pieces over two lanes: ``[2 Q, M * 2 R, J]`` -> ``[Q, M * 2 R, J]``, where each lane keeps Q pieces.
+
+    Every second R lanes hold their first and last Q pieces exchanged, so that all lanes keep the first.
+    """
     Q: tl.constexpr = x.shape[0] // 2
     J: tl.constexpr = x.shape[2]
     R: tl.constexpr = x.shape[1] // (2 * M)
@@ -42,7 +45,7 @@ def halve_pieces(x, M: tl.constexpr):
 
 @triton.jit
 def halve_columns(x):
-    """``[M, 2R, 2K]`` -> ``[2M, R, K]``: half the rows are summed into the first columns, half into the others."""
+    """``[M, 2R, 2K]`` -> ``[2M, R, K]``: R rows add up over two lanes into K columns, the others into the rest."""
     M: tl.constexpr = x.shape[0]
     R: tl.constexpr = x.shape[1] // 2
     K: tl.constexpr = x.shape[2] // 2
@@ -75,7 +78,7 @@ def sum_channels(x):
 
 @triton.jit
 def store_back(p, stride, rows, m):
-    """Rows of steps that were walked over from the last to the first."""
+    """Store rows of steps that were taken from the last to the first."""
     for i in tl.static_range(len(rows)):
         tl.store(p + (len(rows) - 1 - i) * stride, rows[i].to(p.dtype.element_ty), mask=m)
 
@@ -97,7 +100,7 @@ def state_tiles(
     S: tl.constexpr,
     SOFTPLUS: tl.constexpr,
 ):
-    """Stores the state before each of tiles of S steps; returns the one after them."""
+    """Store the state before each of ``tiles`` tiles of S steps; return the one after them."""
     ahead, B_ahead = fetch((u, delta), 0, m_d & (tiles > 0), D, S), fetch_shared(B, GN, m_n & (tiles > 0), S)
     for i in range(0, tiles):
         store_states(p_h + i * h.numel, h, None)
@@ -142,28 +145,32 @@ def gradient_tiles(
     SOFTPLUS: tl.constexpr,
     HAS_GATE: tl.constexpr,
 ):
-    """Gradients of tiles of S steps, from the last to the first, and what they leave to the steps before.
+    """Gradients of ``tiles`` tiles of S steps, from the last to the first, and what they leave to the steps before.
 
     ``dh_t = C_t dy_t + e_{t+1}`` and ``e_t = e^(delta_t A) dh_t``.
     """
     BD: tl.constexpr = dh.shape[1]
     operands = (u, delta, dy, z) if HAS_GATE else (u, delta, dy)
     R: tl.constexpr = 4 if HAS_GATE else 3
+    # Fetch the last tile
     m_ahead, i_t = tiles > 0, (tiles - 1) * S
     ahead = fetch(operands, i_t * D, m_d & m_ahead, D, S)
     B_ahead = fetch_shared(B + i_t * GN, GN, m_n & m_ahead, S)
     C_ahead = fetch_shared(C + i_t * GN, GN, m_n & m_ahead, S)
     for i in range(tiles - 1, -1, -1):
+        # Take what was fetched, and fetch the tile before
         o_t, o_g, i_next = i * S * D, i * S * GN, tl.maximum(i - 1, 0) * S
         rows, B_s, C_s = ahead, B_ahead, C_ahead
         ahead = fetch(operands, i_next * D, m_d, D, S)
         B_ahead = fetch_shared(B + i_next * GN, GN, m_n, S)
         C_ahead = fetch_shared(C + i_next * GN, GN, m_n, S)
+        # Compute the tile's states again, forward
         h_s, decay_s, step_s = (load_states(p_h + i * dh.numel, None, BD),), (), ()
         for s in tl.static_range(S):
             b_step = step_size(rows[R * s + 1].to(tl.float32), b_bias, SOFTPLUS)
             step_s, decay_s = step_s + (b_step,), decay_s + (decay(b_step, b_A, rows[0].dtype == tl.float32),)
             h_s = h_s + (advance(h_s[s], decay_s[s], b_step, rows[R * s].to(tl.float32), unpack(B_s[s], BD)),)
+        # Gradients of its steps, in reverse
         du_s, ddelta_s, dB_s, dC_s, dz_s = (), (), (), (), ()
         for s in tl.static_range(S - 1, -1, -1):
             b_u, b_dread, b_C = rows[R * s].to(tl.float32), rows[R * s + 2].to(tl.float32), unpack(C_s[s], BD)
@@ -181,13 +188,13 @@ def gradient_tiles(
             b_dA += b_dexponent * spread(step_s[s])
             b_ddelta = b_dinput * b_u + over_states(b_dexponent * b_A)
             if SOFTPLUS:
-                # The sigmoid of what the softplus was taken of.
+                # Sigmoid of the softplus's argument
                 b_ddelta *= tl.exp2((rows[R * s + 1].to(tl.float32) + b_bias - step_s[s]) * LOG2E)
             du_s = du_s + (b_dinput * step_s[s] + b_skip * b_dread,)
             ddelta_s = ddelta_s + (b_ddelta,)
             b_dskip += b_dread * b_u
             b_dbias += b_ddelta
-        # Last: the compiler moves no load over a store.
+        # Store last: the compiler moves no load over a store
         store_back(du + o_t, D, du_s, m_d)
         store_back(ddelta + o_t, D, ddelta_s, m_d)
         store_back(dB + o_g, GN, dB_s, m_sum)
@@ -240,22 +247,23 @@ def selective_scan_bwd_kernel(
 ):
     """Every gradient, from the last span to the first, with the states of a span computed again from its first.
 
-    Those of B and C are of each warp's channels, those of what channels have one of are of this sequence. STEPS are
-    those of the whole batch.
+    Those of B and C are summed over each warp's channels, those of A, skip and bias over this sequence.
     """
     i_n, begin, length, i_g, i_b = locate(cu_seqlens, T, D, G, BD, PACKED)
     o_d, m_d, o_n, m_n, o_dn, m_dn = locate_states(i_g, i_b, D, G, N, Q, J, BD, True)
+    # Parameters of the channels
     b_A = load_states(A + o_dn, m_dn, BD)
     b_skip, b_bias = load_channels(skip, o_d, m_d, HAS_SKIP), load_channels(bias, o_d, m_d, HAS_BIAS)
-    # This program's own: the states before the tiles of a span.
+    # Scratch of this program: the states before the tiles of a span
     p_h = tiles + tl.program_id(0).to(tl.int64) * (SPAN // S + S - 1) * Q * BD * J
     p_h += tl.arange(0, Q * BD)[:, None] * J + tl.arange(0, J)[None, :]
-    # Sums over channels: of a warp after the other.
+    # Offsets of the sums over channels, warp after warp
     W: tl.constexpr = (BD + WARP - 1) // WARP
     o_sum = tl.arange(0, W * Q * J)
     m_sum = (o_sum % (Q * J) < N) | (Q * J == N)
     o_sum = (i_b.to(tl.int64) * W + o_sum // (Q * J)) * STEPS * G * N + o_sum % (Q * J)
 
+    # Gradient of the state after the last step, and the sums over all spans
     dh = tl.zeros([Q, BD, J], dtype=tl.float32)
     store_states(dA + i_n * D * N + o_dn, dh, m_dn)
     if HAS_END:
@@ -263,11 +271,12 @@ def selective_scan_bwd_kernel(
     sum_dskip, sum_dbias = tl.zeros([BD], dtype=tl.float32), tl.zeros([BD], dtype=tl.float32)
     spans = tl.cdiv(length, SPAN)
     for i in range(0, spans):
+        # Locate the span, and load the state before it
         i_span = spans - 1 - i
         first = begin + i_span * SPAN
         steps = tl.minimum(SPAN, length - i_span * SPAN)
         h = load_states(states + (begin // SPAN + i_n + i_span) * D * N + o_dn, m_dn, BD)
-        # Whole tiles, then the steps that are left.
+        # Compute the states of the span again: whole tiles, then the steps that are left
         for part in tl.static_range(2):
             i_t = first + part * (steps // S * S)
             o_t, o_g = i_t * D + o_d, (i_t * G + i_g) * N + o_n
@@ -287,11 +296,12 @@ def selective_scan_bwd_kernel(
                 1 if part else S,
                 SOFTPLUS,
             )
-        # What one thread stored another may load.
+        # Wait: a thread may load what another stored
         tl.debug_barrier()
-        # Sums of a span by themselves: rounding errors of a sum grow with its length.
+        # Sum each span by itself: rounding errors of a sum grow with its length
         b_dA = tl.zeros([Q, BD, J], dtype=tl.float32)
         b_dskip, b_dbias = tl.zeros([BD], dtype=tl.float32), tl.zeros([BD], dtype=tl.float32)
+        # Take gradients in reverse: of the steps that are left, then of whole tiles
         for part in tl.static_range(1, -1, -1):
             i_t = first + part * (steps // S * S)
             o_t, o_g, o_s = i_t * D + o_d, (i_t * G + i_g) * N + o_n, (i_t * G + i_g) * N + o_sum
@@ -325,9 +335,10 @@ def selective_scan_bwd_kernel(
                 SOFTPLUS,
                 HAS_GATE,
             )
+        # Add the span's sums to those of the sequence
         sum_dskip += b_dskip
         sum_dbias += b_dbias
-        # In memory: there are no registers left.
+        # Sum dA in memory: there are no registers left
         store_states(dA + i_n * D * N + o_dn, b_dA + load_states(dA + i_n * D * N + o_dn, m_dn, BD), m_dn)
         tl.debug_barrier()
     store_states(dstart + i_n * D * N + o_dn, dh, m_dn)

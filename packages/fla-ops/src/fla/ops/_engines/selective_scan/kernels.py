@@ -6,8 +6,8 @@ are left at the end one by one, so that no step is masked.
 
 Letters as in ``_shared/chunk_kernels.py``; and D channels, G groups of P of them, BD of them in a program, N states of
 a channel. States are ``[Q, BD, J]``, Q pieces of J that one load brings. They are loaded as ``[Q * BD, J]``: from that
-shape every Triton gives the lanes channels to hold, and the registers pieces. ``WORDS`` is the dtype of which two
-elements of B and C are in a word, or None; R of what they are made of are a row.
+shape every Triton gives the lanes channels to hold, and the registers pieces. ``WORDS``: the dtype of B and C where one
+word of 32 bits holds two of their elements, else None. A row of B or C has R words, or elements.
 """
 
 import triton
@@ -15,7 +15,7 @@ import triton.language as tl
 
 from fla.ops._shared.chunk_kernels import LOG2E, decay_of
 
-#: Lanes that exchange what they have without a barrier.
+#: Lanes of a warp, which exchange numbers without a barrier.
 WARP = tl.constexpr(32)
 
 
@@ -36,7 +36,7 @@ def softplus(x):
 
 @triton.jit
 def step_size(b_raw, b_bias, SOFTPLUS: tl.constexpr):
-    """The steps that delta stands for."""
+    """The step sizes that delta stands for."""
     return softplus(b_raw + b_bias) if SOFTPLUS else b_raw + b_bias
 
 
@@ -48,7 +48,7 @@ def load_states(p, m, BD: tl.constexpr):
 
 @triton.jit
 def fetch_shared(p, stride, m, S: tl.constexpr):
-    """What all channels share, of S steps from p on, as it is in memory."""
+    """Load B or C, which all channels of a group share, of S steps from p on, in its own dtype."""
     rows = ()
     for s in tl.static_range(S):
         rows = rows + (tl.load(p + s * stride) if m is None else tl.load(p + s * stride, mask=m, other=0.0),)
@@ -80,14 +80,14 @@ def store_states(p, x, m):
 def save_states(states, x, o, m, i_first, i_t, DN: tl.constexpr, SPAN: tl.constexpr):
     """Store the states before step i_t if a span starts there; ``i_first`` is the sequence's first span.
 
-    By the mask: a branch would keep the loads of the next steps behind it.
+    A mask decides, not a branch: the loads of the next steps would wait behind a branch.
     """
     store_states(states + (i_first + i_t // SPAN) * DN + o, x, m & (i_t % SPAN == 0))
 
 
 @triton.jit
 def spread(x):
-    """Of each channel, to its states."""
+    """Shape ``[BD]`` as ``[1, BD, 1]``, which broadcasts to ``[Q, BD, J]``."""
     return x[None, :, None]
 
 
@@ -98,7 +98,7 @@ def over_states(x):
 
 @triton.jit
 def state_columns(Q: tl.constexpr, J: tl.constexpr, BD: tl.constexpr, MIXED: tl.constexpr):
-    """Which state is where in ``[Q * BD, J]``. Mixed, lanes hold pieces in orders that spare sum_channels choices."""
+    """The state at each place of ``[Q * BD, J]``. ``MIXED``: in orders that spare sum_channels selects."""
     o_row = tl.arange(0, Q * BD)
     o_piece = o_row // BD
     if MIXED:
@@ -136,7 +136,7 @@ def locate_states(
     MIXED: tl.constexpr,
     WORDS: tl.constexpr = None,
 ):
-    """Channels, what B and C have of states, and both in ``[D, N]``, each with the mask of those that there are."""
+    """Offsets of channels, of states in a row of B or C, and of both in ``[D, N]``, each with its mask."""
     P: tl.constexpr = D // G
     o_p, o_row = i_b * BD + tl.arange(0, BD), i_b * BD + tl.arange(0, Q * BD) % BD
     o_n = state_columns(Q, J, BD, MIXED)
@@ -151,13 +151,13 @@ def locate_states(
 
 @triton.jit
 def load_channels(p, o_d, m_d, GIVEN: tl.constexpr):
-    """What each channel has one of, in float32; zero where there is no such operand."""
+    """Load one number for each channel, in float32; zero where there is no such operand."""
     return tl.load(p + o_d, mask=m_d, other=0.0).to(tl.float32) if GIVEN else 0.0
 
 
 @triton.jit
 def decay(b_step, b_A, PRECISE: tl.constexpr):
-    """How much of the states is left after a step; to the last bit where that is nearly all."""
+    """The factor by which a step decays the states; ``PRECISE``: to the last bit where it is near 1."""
     if PRECISE:
         b_decay = decay_of(spread(b_step) * b_A)
     else:
@@ -173,7 +173,7 @@ def advance(h, b_decay, b_step, b_u, b_B):
 
 @triton.jit
 def fetch(pointers, o_t, m_d, D: tl.constexpr, S: tl.constexpr):
-    """What channels have of S steps, as it is in memory: converted only where it is used, it is not waited for."""
+    """Load the channels' operands of S steps in their own dtype: converted where they are used, they delay nothing."""
     rows = ()
     for s in tl.static_range(S):
         for i in tl.static_range(len(pointers)):
@@ -258,7 +258,7 @@ def selective_scan_fwd_kernel(
         h += load_states(start + i_n * D * N + o_dn, m_dn, BD)
     whole = length - length % S
     operands = (u, delta, z) if HAS_GATE else (u, delta)
-    # What the next steps need is fetched while these are taken. Without whole steps nothing is read of it.
+    # Fetch the next tile of S steps while one is taken; the mask keeps all loads off where no tile is whole
     o_g, m_ahead = (begin * G + i_g) * R + o_n, whole > 0
     ahead = fetch(operands, begin * D + o_d, m_d & m_ahead, D, S)
     B_ahead = fetch_shared(B + o_g, G * R, m_n & m_ahead, S)

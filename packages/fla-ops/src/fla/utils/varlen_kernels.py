@@ -1,4 +1,4 @@
-"""Which sequence a step or a chunk of packed sequences belongs to, found on the device.
+"""The sequence that a step or a chunk of packed sequences belongs to, found on the device.
 
 Shared by the five wheels; not public: it may change in any release.
 

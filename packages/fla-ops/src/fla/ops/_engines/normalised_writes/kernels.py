@@ -1,9 +1,9 @@
 """Triton kernels of the running log-sum-exp and of the writes and decays that it normalises, by channel.
 
-They walk over time as the kernels of ``fla/ops/_engines/scan/kernels.py`` do, in tiles and, where time is cut, in
-segments that a first kernel sums up. A sum of exponentials is a pair ``(m, l)``, ``e^m l`` with m the largest exponent:
-l is at least 1, or 0 where nothing was added yet, and neither it nor what is made of it rounds by how large the
-exponents are.
+They go through time as the kernels of ``fla/ops/_engines/scan/kernels.py`` do, in tiles and, where time is cut, in
+segments that a first kernel sums up. A sum of exponentials is held as m and l and equals ``e^m l``; m is the largest
+exponent, and l is at least 1, or 0 where nothing was added yet. So neither l nor what is made of it rounds by how
+large the exponents are.
 
 The gradient of every z, ``dz``, gathers from the last step to the first: ``dz_t = x_t + e^decay_{t+1} dz_{t+1}``, where
 ``x_t = ddecay_{t+1} - ddecay_t - write_t dwrite_t`` is what step t itself gives.
@@ -144,7 +144,7 @@ def normalised_writes_fwd_kernel(
         b_earlier = tl.where(o_t[:, None] - 1 < left, load_tile(s + offset, o_t - 1, o_d, left, D), NOTHING)
         b_earlier = tl.where(o_t[:, None] == 0, b_m[None, :], b_earlier)
         b_ls = tl.where(o_t[:, None] == 0, b_l[None, :], 1.0)
-        # Exponents that differ little: one cumulative sum. Else: a scan of pairs (m, l)
+        # Exponents that differ little: one cumulative sum. Else: a scan of (m, l)
         b_highest = tl.maximum(b_m, tl.max(b_s, 0))
         b_lowest = tl.where(b_l == 0.0, one_row(b_s, 0, S), b_m)
         if tl.max(b_highest - b_lowest, 0) < STEEP:

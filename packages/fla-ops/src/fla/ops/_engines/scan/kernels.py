@@ -1,8 +1,8 @@
 """Triton kernels of HGRN's recurrence; algorithm.py is the same algorithm in PyTorch.
 
-A program walks over the steps of one segment of a sequence and a block of channels, tile by tile, and scans each tile
-at once. Where there are too few sequences and channels to fill a GPU, time is cut into several segments: a first
-kernel sums each one up, and the others gather what came before their segment from these sums.
+A program takes one segment of a sequence and a block of channels, tile by tile, and scans each tile at once. Where
+sequences and channels are too few to fill a GPU, time is cut into several segments: a first kernel sums each one up,
+and the others gather what came before their segment from these sums.
 
 The gradient runs from the last step to the first: ``dh_t = do_t + e^g_{t+1} dh_{t+1}``, the same scan of decays that
 are shifted by one step.

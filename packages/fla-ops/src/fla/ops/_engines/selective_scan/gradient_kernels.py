@@ -45,7 +45,7 @@ def halve_pieces(x, M: tl.constexpr):
 
 @triton.jit
 def halve_columns(x):
-    """``[M, 2R, 2K]`` -> ``[2M, R, K]``: R rows add up over two lanes into K columns, the others into the rest."""
+    """Add rows r and R + r: ``[M, 2 R, 2 K]`` -> ``[2 M, R, K]``, where the first R lanes keep the first K columns."""
     M: tl.constexpr = x.shape[0]
     R: tl.constexpr = x.shape[1] // 2
     K: tl.constexpr = x.shape[2] // 2

@@ -1,6 +1,6 @@
 """Triton kernels of the selective scan; algorithm.py is the same algorithm in PyTorch.
 
-A lane of a warp owns a channel and all its states, and walks over the steps of a sequence: a step needs nothing of
+A lane of a warp owns a channel and all its states, and scans the steps of a sequence: a step needs nothing of
 another lane but for the gradients of B and C, which are sums over channels. S steps are taken at a time, and those that
 are left at the end one by one, so that no step is masked.
 

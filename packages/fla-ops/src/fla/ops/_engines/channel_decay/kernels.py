@@ -179,7 +179,7 @@ def channel_decay_output_fwd_kernel(
         if BONUS:
             b_qk *= tl.load(u + i_h * K + o_k, mask=m_k, other=0.0).to(tl.float32)[None, :]
         b_diagonal += tl.sum(b_qk, 1)
-        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving.
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)

@@ -81,7 +81,7 @@ def delta_channel_pairs_fwd_kernel(
         b_q = tl.load(q + o_x, mask=m_x, other=0.0)
         b_k = tl.load(k + o_x, mask=m_x, other=0.0)
         b_diagonal += tl.sum(b_q.to(tl.float32) * b_k.to(tl.float32), 1)
-        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving.
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)

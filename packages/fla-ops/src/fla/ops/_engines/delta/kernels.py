@@ -272,7 +272,7 @@ def delta_key_bwd_kernel(
     dq,  # [B, T, HV, K]
     dk,  # [B, T, HV, K]
     dp,  # [B, T, HV, K], or None unless BEFORE
-    dg,  # [blocks of K + 1, B, T, HV]: the last one is from the pairs
+    dg,  # [1 + blocks of K, B, T, HV]: the last is from the pairs; written only where DECAY is 2
     cu_seqlens,  # [N + 1], or None
     sequence,  # [M], or None
     first_chunk,  # [N + 1], or None
@@ -321,7 +321,7 @@ def delta_key_bwd_kernel(
         b_pre = decay_before(g + row_v, o_c, left, HV, DECAY)[:, None]
 
     # Two loops over V, for the readers q and p, so that few accumulators are alive at a time. First dq, through the
-    # state before the chunk, and dk, through the gradient of the state after it
+    # state before the chunk, and dk, through the gradient of the state after it.
     b_dq = tl.zeros([C, BK], dtype=tl.float32)
     b_dk = tl.zeros([C, BK], dtype=tl.float32)
     b_sds = tl.zeros([BK], dtype=tl.float32)

@@ -112,7 +112,7 @@ def low_rank_pairs_fwd_kernel(
     o_s, m_s = row * C + o_i * (H * C) + o_j, m_c[:, None]
     DTYPE: tl.constexpr = q.dtype.element_ty
 
-    # Two loops over K, for the readers q and a, so that few accumulators are alive at a time. First the scores of q
+    # Two loops over K, for the readers q and a, so that few accumulators are alive at a time. First the scores of q.
     b_qk = tl.zeros([C, C], dtype=tl.float32)
     b_qb = tl.zeros([C, C], dtype=tl.float32)
     b_own_k = tl.zeros([C], dtype=tl.float32)
@@ -130,7 +130,7 @@ def low_rank_pairs_fwd_kernel(
         b_g = load_decay(g + o_x, m_x)
         b_total = tl.exp2(tl.sum(b_g.to(tl.float32), 0) * LOG2E)
         tl.store(total + (i_c.to(tl.int64) * H + i_h) * K + o_k, b_total, mask=m_k)
-        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving
+        # Mild decay: one product from the chunk's middle. Else: one product for each level of halving.
         if is_mild(b_g, o_i, C, DTYPE):
             b_m = from_middle(b_g, o_i, o_j, C, DTYPE, PRECISION)
             b_early, b_late = decays_of_halves(b_g, o_i, C)

@@ -144,7 +144,7 @@ def normalised_writes_fwd_kernel(
         b_earlier = tl.where(o_t[:, None] - 1 < left, load_tile(s + offset, o_t - 1, o_d, left, D), NOTHING)
         b_earlier = tl.where(o_t[:, None] == 0, b_m[None, :], b_earlier)
         b_ls = tl.where(o_t[:, None] == 0, b_l[None, :], 1.0)
-        # Exponents that differ little: one cumulative sum. Else: a scan of (m, l)
+        # Exponents that differ little: one cumulative sum. Else: a scan of (m, l).
         b_highest = tl.maximum(b_m, tl.max(b_s, 0))
         b_lowest = tl.where(b_l == 0.0, one_row(b_s, 0, S), b_m)
         if tl.max(b_highest - b_lowest, 0) < STEEP:

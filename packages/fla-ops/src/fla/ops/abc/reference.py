@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gsa.reference import naive_recurrent_gsa
+from fla.ops.gsa.reference import gsa_reference
 
 
-def naive_recurrent_abc(
+def abc_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -18,4 +18,17 @@ def naive_recurrent_abc(
     scale: float | None = None,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...] | None]:
     """Gated slot attention without a gate, which normalises its writes; see :func:`fla.ops.abc.chunk_abc`."""
-    return naive_recurrent_gsa(q, k, v, s, None, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens)
+    return gsa_reference(
+        q,
+        k,
+        v,
+        s=s,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        cu_seqlens=cu_seqlens,
+    )
+
+
+#: Its older name.
+naive_recurrent_abc = abc_reference

@@ -8,7 +8,7 @@ from fla.ops._engines.normalised_reads.ops import RECURRENT_STEPS, LinearState, 
 from fla.ops._engines.second_order.features import taylor, taylor_width
 from fla.ops._engines.second_order.ops import run_second_order
 from fla.ops._shared.arguments import check_heads
-from fla.ops.based.reference import naive_recurrent_based
+from fla.ops.based.reference import based_reference
 from fla.utils.backends import choose_backend
 
 EPS = 1e-6
@@ -63,7 +63,16 @@ def parallel_based(
     check_linear_state(initial_state, use_norm, q, v, width, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_based(q, k, v, scale, use_norm, initial_state, output_final_state, cu_seqlens)
+        return based_reference(
+            q,
+            k,
+            v,
+            scale=scale,
+            use_norm=use_norm,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     eps = EPS if use_norm else None
     final_state: LinearState | None
     if chosen == "triton" and q.shape[1] > RECURRENT_STEPS:

@@ -27,7 +27,7 @@ def naive_parallel_based(
     return (weights @ v_).transpose(1, 2).to(v.dtype)
 
 
-def naive_recurrent_based(
+def based_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -46,6 +46,10 @@ def naive_recurrent_based(
     )
     o = (o if total is None else o / (total + 1e-6)).to(v.dtype)
     return (o, state) if output_final_state else o
+
+
+#: Its older name.
+naive_recurrent_based = based_reference
 
 
 def naive_taylor(x: torch.Tensor) -> torch.Tensor:

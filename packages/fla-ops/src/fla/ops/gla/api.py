@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.channel_decay.ops import run_chunk_gla
 from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._shared.arguments import check_heads
-from fla.ops.gla.reference import naive_recurrent_gla
+from fla.ops.gla.reference import gla_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -59,8 +59,16 @@ def chunk_gla(
     scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_gla(
-            q, k, v, g, initial_state, output_final_state, None, scale, False, state_v_first, cu_seqlens
+        return gla_reference(
+            q,
+            k,
+            v,
+            gk=g,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     return run_chunk_gla(q, k, v, g, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen)
 
@@ -110,8 +118,18 @@ def fused_recurrent_gla(
     scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_gla(
-            q, k, v, gk, initial_state, output_final_state, gv, scale, reverse, state_v_first, cu_seqlens
+        return gla_reference(
+            q,
+            k,
+            v,
+            gk=gk,
+            gv=gv,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     return run_recurrent_gla(
         q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen, gk=gk, gv=gv

@@ -7,15 +7,15 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_gla(
+def gla_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     gk: torch.Tensor | None = None,
-    initial_state: torch.Tensor | None = None,
-    output_final_state: bool = False,
     gv: torch.Tensor | None = None,
     scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
     reverse: bool = False,
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
@@ -59,3 +59,32 @@ def naive_recurrent_gla(
         return o, None
     final = torch.cat(states)
     return o, final.transpose(-1, -2).contiguous() if state_v_first else final
+
+
+def naive_recurrent_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    gk: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    gv: torch.Tensor | None = None,
+    scale: float | None = None,
+    reverse: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`gla_reference` in flash-linear-attention's order of arguments."""
+    return gla_reference(
+        q,
+        k,
+        v,
+        gk=gk,
+        gv=gv,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
+    )

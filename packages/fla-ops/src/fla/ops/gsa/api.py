@@ -8,7 +8,7 @@ from fla.ops._engines.channel_decay.ops import run_chunk_gla
 from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._engines.slots.ops import run_slot_weights
 from fla.ops._shared.arguments import flip_time, sum_dtype
-from fla.ops.gsa.reference import naive_recurrent_gsa
+from fla.ops.gsa.reference import gsa_reference
 from fla.ops.utils import normalised_writes
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
@@ -79,7 +79,17 @@ def chunk_gsa(
     scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_gsa(q, k, v, s, g, scale, initial_state, output_final_state, False, cu_seqlens)
+        return gsa_reference(
+            q,
+            k,
+            v,
+            s=s,
+            g=g,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return _run(q, k, v, s, g, scale, initial_state, output_final_state, cu_seqlens, chosen, recurrent=False)
 
 
@@ -124,7 +134,18 @@ def fused_recurrent_gsa(
     scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_gsa(q, k, v, s, g, scale, initial_state, output_final_state, reverse, cu_seqlens)
+        return gsa_reference(
+            q,
+            k,
+            v,
+            s=s,
+            g=g,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            cu_seqlens=cu_seqlens,
+        )
     if not reverse:
         return _run(q, k, v, s, g, scale, initial_state, output_final_state, cu_seqlens, chosen, recurrent=True)
     packed = cu_seqlens is not None

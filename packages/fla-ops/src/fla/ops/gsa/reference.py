@@ -8,7 +8,7 @@ from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_gsa(
+def gsa_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -59,6 +59,10 @@ def naive_recurrent_gsa(
         finals.append(state)
     o = torch.stack(outputs, 1).to(v.dtype)
     return o, tuple(map(torch.cat, zip(*finals))) if output_final_state else None
+
+
+#: Its older name.
+naive_recurrent_gsa = gsa_reference
 
 
 def _first_state(

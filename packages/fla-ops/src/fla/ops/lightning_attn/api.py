@@ -8,7 +8,7 @@ from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
 from fla.ops._engines.scalar_decay.per_head import decay_per_head
 from fla.ops._shared.arguments import check_heads
-from fla.ops.lightning_attn.reference import naive_recurrent_lightning_attn
+from fla.ops.lightning_attn.reference import lightning_attn_reference
 from fla.utils.backends import choose_backend
 
 
@@ -56,8 +56,16 @@ def chunk_lightning_attn(
     _check_layer(layer_idx, num_layers)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_lightning_attn(
-            q, k, v, layer_idx, num_layers, scale, initial_state, output_final_state, False, cu_seqlens
+        return lightning_attn_reference(
+            q,
+            k,
+            v,
+            layer_idx=layer_idx,
+            num_layers=num_layers,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
         )
     g_gamma = decay_per_head(v, _log_decay, layer_idx, num_layers)
     return run_chunk_simple_gla(
@@ -105,8 +113,17 @@ def fused_recurrent_lightning_attn(
     _check_layer(layer_idx, num_layers)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_lightning_attn(
-            q, k, v, layer_idx, num_layers, scale, initial_state, output_final_state, reverse, cu_seqlens
+        return lightning_attn_reference(
+            q,
+            k,
+            v,
+            layer_idx=layer_idx,
+            num_layers=num_layers,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            cu_seqlens=cu_seqlens,
         )
     g = decay_per_head(v, _log_decay, layer_idx, num_layers).expand(v.shape[:3])
     return run_recurrent_gla(q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, False, chosen, g=g)

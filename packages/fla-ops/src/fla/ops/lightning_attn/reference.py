@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
+from fla.ops.simple_gla.reference import simple_gla_reference
 
 
-def naive_recurrent_lightning_attn(
+def lightning_attn_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -28,6 +28,18 @@ def naive_recurrent_lightning_attn(
     heads = v.shape[2]
     slopes = [8 * h * (num_layers - layer_idx) / (heads * num_layers) for h in range(heads)]
     g_gamma = -torch.tensor(slopes, dtype=torch.float64, device=v.device)
-    return naive_recurrent_simple_gla(
-        q, k, v, None, scale, initial_state, output_final_state, g_gamma, reverse, False, cu_seqlens
+    return simple_gla_reference(
+        q,
+        k,
+        v,
+        g_gamma=g_gamma,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        cu_seqlens=cu_seqlens,
     )
+
+
+#: Its older name.
+naive_recurrent_lightning_attn = lightning_attn_reference

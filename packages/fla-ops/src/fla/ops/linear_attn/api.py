@@ -6,7 +6,7 @@ import torch
 
 from fla.ops._engines.normalised_reads.ops import LinearState, check_linear_state, run_linear_attn
 from fla.ops._shared.arguments import check_heads
-from fla.ops.linear_attn.reference import naive_recurrent_linear_attn
+from fla.ops.linear_attn.reference import linear_attn_reference
 from fla.utils.backends import choose_backend
 
 EPS = 1e-10
@@ -121,8 +121,16 @@ def _linear_attn(
     check_linear_state(initial_state, normalize, q, v, q.shape[-1], cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_linear_attn(
-            q, k, v, scale, initial_state, output_final_state, normalize, reverse, cu_seqlens
+        return linear_attn_reference(
+            q,
+            k,
+            v,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            normalize=normalize,
+            cu_seqlens=cu_seqlens,
         )
     return run_linear_attn(
         q,

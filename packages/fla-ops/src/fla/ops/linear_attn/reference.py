@@ -4,10 +4,32 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gla.reference import naive_recurrent_gla
+from fla.ops.gla.reference import gla_reference
 
 #: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
 State = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+
+
+def linear_attn_reference(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None = None,
+    initial_state: State | None = None,
+    output_final_state: bool = False,
+    reverse: bool = False,
+    normalize: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, State | None]:
+    r"""The recurrence :math:`S_t = S_{t-1} + k_t v_t^\top`, :math:`o_t = scale \cdot S_t^\top q_t`.
+
+    With ``normalize`` the outputs are divided by :math:`scale \cdot q_t \cdot z_t + 10^{-10}`,
+    :math:`z_t = z_{t-1} + k_t`. Runs in float64 on float64 inputs and in float32 on all others, on any device,
+    differentiated by autograd. Arguments and results are those of
+    :func:`fla.ops.linear_attn.fused_recurrent_linear_attn`.
+    """
+    o, total, state = naive_sums(q, k, v, scale, initial_state, output_final_state, normalize, reverse, cu_seqlens)
+    return (o if total is None else o / (total + 1e-10)).to(v.dtype), state
 
 
 def naive_recurrent_linear_attn(
@@ -21,15 +43,18 @@ def naive_recurrent_linear_attn(
     reverse: bool = False,
     cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, State | None]:
-    r"""The recurrence :math:`S_t = S_{t-1} + k_t v_t^\top`, :math:`o_t = scale \cdot S_t^\top q_t`.
-
-    With ``normalize`` the outputs are divided by :math:`scale \cdot q_t \cdot z_t + 10^{-10}`,
-    :math:`z_t = z_{t-1} + k_t`. Runs in float64 on float64 inputs and in float32 on all others, on any device,
-    differentiated by autograd. Arguments and results are those of
-    :func:`fla.ops.linear_attn.fused_recurrent_linear_attn`.
-    """
-    o, total, state = naive_sums(q, k, v, scale, initial_state, output_final_state, normalize, reverse, cu_seqlens)
-    return (o if total is None else o / (total + 1e-10)).to(v.dtype), state
+    """:func:`linear_attn_reference` by its older name, where normalize comes before reverse."""
+    return linear_attn_reference(
+        q,
+        k,
+        v,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        normalize=normalize,
+        cu_seqlens=cu_seqlens,
+    )
 
 
 def naive_sums(
@@ -48,8 +73,15 @@ def naive_sums(
     q_, k_, v_ = (x.to(dtype) for x in (q, k, v))
 
     def attend(values: torch.Tensor, start: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-        return naive_recurrent_gla(
-            q_, k_, values, None, start, output_final_state, None, scale, reverse, False, cu_seqlens
+        return gla_reference(
+            q_,
+            k_,
+            values,
+            scale=scale,
+            initial_state=start,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            cu_seqlens=cu_seqlens,
         )
 
     if not normalize:

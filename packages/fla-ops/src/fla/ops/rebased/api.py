@@ -17,7 +17,7 @@ from fla.ops._engines.normalised_reads.ops import (
 from fla.ops._engines.second_order.features import half_square, half_square_width
 from fla.ops._engines.second_order.ops import run_second_order
 from fla.ops._shared.arguments import check_heads, sum_dtype
-from fla.ops.rebased.reference import naive_recurrent_rebased
+from fla.ops.rebased.reference import rebased_reference
 from fla.utils.backends import choose_backend
 
 
@@ -75,8 +75,17 @@ def parallel_rebased(
     check_linear_state(initial_state, sums_weights, q, v, width, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_rebased(
-            q, k, v, eps, use_scale, use_normalize, return_both, initial_state, output_final_state, cu_seqlens
+        return rebased_reference(
+            q,
+            k,
+            v,
+            eps=eps,
+            use_scale=use_scale,
+            use_normalize=use_normalize,
+            return_both=return_both,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
         )
     recurrent = q.shape[1] <= RECURRENT_STEPS
     divisor = eps if use_normalize and not return_both else None

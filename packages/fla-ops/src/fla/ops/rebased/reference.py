@@ -27,7 +27,7 @@ def naive_parallel_rebased(
     return (weights @ v_).transpose(1, 2).to(v.dtype)
 
 
-def naive_recurrent_rebased(
+def rebased_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -62,3 +62,7 @@ def naive_recurrent_rebased(
     if output_final_state:
         results.append(state)
     return (o.to(v.dtype), *results) if results else o.to(v.dtype)
+
+
+#: Its older name.
+naive_recurrent_rebased = rebased_reference

@@ -6,7 +6,7 @@ from fla.ops.retention.api import (
     fused_recurrent_retention,
     parallel_retention,
 )
-from fla.ops.retention.reference import naive_retention
+from fla.ops.retention.reference import naive_retention, retention_reference
 
 __all__ = [
     "chunk_retention",
@@ -14,4 +14,5 @@ __all__ = [
     "fused_recurrent_retention",
     "naive_retention",
     "parallel_retention",
+    "retention_reference",
 ]

@@ -8,7 +8,7 @@ from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
 from fla.ops._engines.scalar_decay.per_head import decay_per_head
 from fla.ops._shared.arguments import check_heads
-from fla.ops.retention.reference import naive_retention
+from fla.ops.retention.reference import retention_reference
 from fla.ops.simple_gla.api import parallel_simple_gla
 from fla.utils.backends import choose_backend
 
@@ -53,7 +53,16 @@ def chunk_retention(
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_retention(q, k, v, scale, initial_state, output_final_state, False, state_v_first, cu_seqlens)
+        return retention_reference(
+            q,
+            k,
+            v,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
+        )
     g_gamma = decay_per_head(v, _log_gamma)
     return run_chunk_simple_gla(
         q, k, v, None, g_gamma, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen
@@ -101,7 +110,17 @@ def fused_recurrent_retention(
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_retention(q, k, v, scale, initial_state, output_final_state, reverse, state_v_first, cu_seqlens)
+        return retention_reference(
+            q,
+            k,
+            v,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
+        )
     g = decay_per_head(v, _log_gamma).expand(v.shape[:3])
     return run_recurrent_gla(
         q, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, state_v_first, chosen, g=g

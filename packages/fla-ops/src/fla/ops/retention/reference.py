@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
+from fla.ops.simple_gla.reference import simple_gla_reference
 
 
-def naive_retention(
+def retention_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -24,6 +24,19 @@ def naive_retention(
     Arguments and results are those of :func:`fla.ops.retention.fused_recurrent_retention`.
     """
     gamma = torch.tensor([1 - 0.5 ** (5 + h) for h in range(v.shape[2])], dtype=torch.float64, device=v.device)
-    return naive_recurrent_simple_gla(
-        q, k, v, None, scale, initial_state, output_final_state, gamma.log(), reverse, state_v_first, cu_seqlens
+    return simple_gla_reference(
+        q,
+        k,
+        v,
+        g_gamma=gamma.log(),
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
     )
+
+
+#: Its older name.
+naive_retention = retention_reference

@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.channel_decay.ops import run_chunk_gla
 from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._shared.arguments import check_heads
-from fla.ops.rwkv6.reference import naive_recurrent_rwkv6
+from fla.ops.rwkv6.reference import rwkv6_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -60,7 +60,17 @@ def chunk_rwkv6(
     scale = check_heads(r, k, v, others, scale, initial_state, cu_seqlens, query="r")
     chosen = choose_backend(r, backend)
     if chosen == "reference":
-        return naive_recurrent_rwkv6(r, k, v, w, u, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens)
+        return rwkv6_reference(
+            r,
+            k,
+            v,
+            w=w,
+            u=u,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return run_chunk_gla(r, k, v, w, initial_state, cu_seqlens, scale, output_final_state, False, chosen, u)
 
 
@@ -105,7 +115,18 @@ def fused_recurrent_rwkv6(
     scale = check_heads(r, k, v, others, scale, initial_state, cu_seqlens, query="r")
     chosen = choose_backend(r, backend)
     if chosen == "reference":
-        return naive_recurrent_rwkv6(r, k, v, w, u, scale, initial_state, output_final_state, reverse, cu_seqlens)
+        return rwkv6_reference(
+            r,
+            k,
+            v,
+            w=w,
+            u=u,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            cu_seqlens=cu_seqlens,
+        )
     return run_recurrent_gla(
         r, k, v, initial_state, cu_seqlens, scale, output_final_state, reverse, False, chosen, gk=w, u=u
     )

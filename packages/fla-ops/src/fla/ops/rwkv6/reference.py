@@ -8,7 +8,7 @@ from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_rwkv6(
+def rwkv6_reference(
     r: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -49,3 +49,7 @@ def naive_recurrent_rwkv6(
         outputs += reversed(steps) if reverse else steps
         states.append(state)
     return torch.stack(outputs, 1).to(v.dtype), torch.cat(states) if output_final_state else None
+
+
+#: Its older name.
+naive_recurrent_rwkv6 = rwkv6_reference

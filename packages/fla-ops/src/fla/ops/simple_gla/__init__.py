@@ -6,7 +6,7 @@ from fla.ops.simple_gla.api import (
     fused_recurrent_simple_gla,
     parallel_simple_gla,
 )
-from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
+from fla.ops.simple_gla.reference import naive_recurrent_simple_gla, simple_gla_reference
 
 __all__ = [
     "chunk_simple_gla",
@@ -14,4 +14,5 @@ __all__ = [
     "fused_recurrent_simple_gla",
     "naive_recurrent_simple_gla",
     "parallel_simple_gla",
+    "simple_gla_reference",
 ]

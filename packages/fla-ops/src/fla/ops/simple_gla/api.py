@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
 from fla.ops._shared.arguments import check_heads, sum_dtype
-from fla.ops.simple_gla.reference import naive_recurrent_simple_gla
+from fla.ops.simple_gla.reference import simple_gla_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -71,8 +71,17 @@ def chunk_simple_gla(
     )
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_simple_gla(
-            q, k, v, g, scale, initial_state, output_final_state, g_gamma, False, state_v_first, cu_seqlens
+        return simple_gla_reference(
+            q,
+            k,
+            v,
+            g=g,
+            g_gamma=g_gamma,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     if g_gamma is not None and (g is not None or g_gamma.requires_grad):
         g, g_gamma = _per_step(v, g, g_gamma), None
@@ -126,8 +135,18 @@ def fused_recurrent_simple_gla(
     scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_simple_gla(
-            q, k, v, g, scale, initial_state, output_final_state, g_gamma, reverse, state_v_first, cu_seqlens
+        return simple_gla_reference(
+            q,
+            k,
+            v,
+            g=g,
+            g_gamma=g_gamma,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     if g_gamma is not None:
         g = _per_step(v, g, g_gamma)

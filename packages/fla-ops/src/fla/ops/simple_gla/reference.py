@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gla.reference import naive_recurrent_gla
+from fla.ops.gla.reference import gla_reference
 
 
-def naive_recurrent_simple_gla(
+def simple_gla_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor | None = None,
+    g_gamma: torch.Tensor | None = None,
     scale: float | None = None,
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = False,
-    g_gamma: torch.Tensor | None = None,
     reverse: bool = False,
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
@@ -33,6 +33,44 @@ def naive_recurrent_simple_gla(
         if decay is not None:
             wide = decay.to(torch.promote_types(q.dtype, torch.float32)).unsqueeze(-1).expand_as(k)
             gk = wide if gk is None else gk + wide
-    return naive_recurrent_gla(
-        q, k, v, gk, initial_state, output_final_state, None, scale, reverse, state_v_first, cu_seqlens
+    return gla_reference(
+        q,
+        k,
+        v,
+        gk=gk,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
+    )
+
+
+def naive_recurrent_simple_gla(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None = None,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    g_gamma: torch.Tensor | None = None,
+    reverse: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`simple_gla_reference` in flash-linear-attention's order of arguments."""
+    return simple_gla_reference(
+        q,
+        k,
+        v,
+        g=g,
+        g_gamma=g_gamma,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
     )

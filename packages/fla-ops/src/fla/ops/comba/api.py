@@ -8,7 +8,7 @@ from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
 from fla.ops._engines.delta.options import unit
 from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads
-from fla.ops.comba.reference import naive_recurrent_comba
+from fla.ops.comba.reference import comba_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -67,7 +67,18 @@ def chunk_comba(
     if use_qk_l2norm_in_kernel:
         q, k, p = unit(q), unit(k), unit(p)
     if chosen == "reference":
-        return naive_recurrent_comba(q, k, v, p, beta, g, scale, initial_state, output_final_state, cu_seqlens)
+        return comba_reference(
+            q,
+            k,
+            v,
+            p=p,
+            g=g,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     beta = v.new_ones(v.shape[:3]) if beta is None else beta
     return run_chunk_gated_delta_rule(
         q, k, v, beta, g, p, initial_state, cu_seqlens, scale, output_final_state, False, chosen
@@ -118,7 +129,18 @@ def fused_recurrent_comba(
     if use_qk_l2norm_in_kernel:
         q, k, p = unit(q), unit(k), unit(p)
     if chosen == "reference":
-        return naive_recurrent_comba(q, k, v, p, beta, g, scale, initial_state, output_final_state, cu_seqlens)
+        return comba_reference(
+            q,
+            k,
+            v,
+            p=p,
+            g=g,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return run_recurrent_delta_rule(
         q, k, v, beta, initial_state, cu_seqlens, scale, output_final_state, False, chosen, g=g, p=p
     )

@@ -8,7 +8,7 @@ from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
 from fla.ops._engines.delta.options import unit
 from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads, sum_dtype
-from fla.ops.delta_rule.reference import naive_recurrent_delta_rule
+from fla.ops.delta_rule.reference import delta_rule_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -62,7 +62,16 @@ def chunk_delta_rule(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_delta_rule(q, k, v, beta, scale, initial_state, output_final_state, cu_seqlens)
+        return delta_rule_reference(
+            q,
+            k,
+            v,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return run_chunk_gated_delta_rule(
         q, k, v, beta, None, None, initial_state, cu_seqlens, scale, output_final_state, False, chosen
     )
@@ -114,7 +123,16 @@ def fused_recurrent_delta_rule(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_delta_rule(q, k, v, beta, scale, initial_state, output_final_state, cu_seqlens)
+        return delta_rule_reference(
+            q,
+            k,
+            v,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return run_recurrent_delta_rule(q, k, v, beta, initial_state, cu_seqlens, scale, output_final_state, False, chosen)
 
 

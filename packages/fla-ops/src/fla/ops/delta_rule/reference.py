@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
+from fla.ops.gated_delta_rule.reference import gated_delta_rule_reference
 
 
-def naive_recurrent_delta_rule(
+def delta_rule_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -24,17 +24,20 @@ def naive_recurrent_delta_rule(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.delta_rule.fused_recurrent_delta_rule`.
     """
-    return naive_recurrent_gated_delta_rule(
+    return gated_delta_rule_reference(
         q,
         k,
         v,
-        beta,
-        None,
-        scale,
-        initial_state,
-        output_final_state,
+        beta=beta,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
         cu_seqlens=cu_seqlens,
     )
+
+
+#: Its older name.
+naive_recurrent_delta_rule = delta_rule_reference
 
 
 def delta_rule_recurrence(
@@ -45,5 +48,5 @@ def delta_rule_recurrence(
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`naive_recurrent_delta_rule` by another name, with the scale left at ``K ** -0.5``."""
-    return naive_recurrent_delta_rule(q, k, v, beta, None, initial_state, output_final_state)
+    """:func:`delta_rule_reference` by another name, with the scale left at ``K ** -0.5``."""
+    return delta_rule_reference(q, k, v, beta=beta, initial_state=initial_state, output_final_state=output_final_state)

@@ -9,7 +9,7 @@ from fla.ops._engines.delta.ops import run_chunk_gated_delta_rule
 from fla.ops._engines.delta.options import unit
 from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads
-from fla.ops.gated_delta_product.reference import naive_recurrent_gated_delta_product
+from fla.ops.gated_delta_product.reference import gated_delta_product_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import bind_shapes, resolve_boundaries
 
@@ -152,8 +152,17 @@ def _gated_delta_product(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_gated_delta_product(
-            q, k, v, g, beta, scale, cu_seqlens, initial_state, output_final_state, num_householder
+        return gated_delta_product_reference(
+            q,
+            k,
+            v,
+            g=g,
+            beta=beta,
+            num_householder=num_householder,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
         )
     return _run_sub_steps(
         q, k, v, g, beta, num_householder, initial_state, cu_seqlens, scale, output_final_state, chosen, recurrent

@@ -8,17 +8,17 @@ from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_gated_delta_product(
+def gated_delta_product_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     g: torch.Tensor | None,
     beta: torch.Tensor,
+    num_householder: int,
     scale: float | None = None,
-    cu_seqlens: torch.Tensor | None = None,
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = False,
-    num_householder: int = 1,
+    cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     r"""Decay the state, correct it under each of the token's keys in turn, and read it.
 
@@ -54,3 +54,30 @@ def naive_recurrent_gated_delta_product(
             outputs.append(scale * torch.einsum("bhk,bhkv->bhv", q_[:, t], state))
         states.append(state)
     return torch.stack(outputs, 1).to(v.dtype), torch.cat(states) if output_final_state else None
+
+
+def naive_recurrent_gated_delta_product(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None,
+    beta: torch.Tensor,
+    scale: float | None = None,
+    cu_seqlens: torch.Tensor | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    num_householder: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`gated_delta_product_reference` in flash-linear-attention's order of arguments."""
+    return gated_delta_product_reference(
+        q,
+        k,
+        v,
+        g=g,
+        beta=beta,
+        num_householder=num_householder,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        cu_seqlens=cu_seqlens,
+    )

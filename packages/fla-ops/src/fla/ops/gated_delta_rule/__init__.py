@@ -7,7 +7,7 @@ from fla.ops.gated_delta_rule.api import (
     fused_recurrent_gdn,
 )
 from fla.ops.gated_delta_rule.gate import fused_gdn_gate, naive_gdn_gate
-from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
+from fla.ops.gated_delta_rule.reference import gated_delta_rule_reference, naive_recurrent_gated_delta_rule
 
 __all__ = [
     "chunk_gated_delta_rule",
@@ -15,6 +15,7 @@ __all__ = [
     "fused_gdn_gate",
     "fused_recurrent_gated_delta_rule",
     "fused_recurrent_gdn",
+    "gated_delta_rule_reference",
     "naive_gdn_gate",
     "naive_recurrent_gated_delta_rule",
 ]

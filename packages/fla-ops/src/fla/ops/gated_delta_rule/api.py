@@ -9,7 +9,7 @@ from fla.ops._engines.delta.options import unit, write_strength
 from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads, sum_dtype
 from fla.ops.gated_delta_rule.gate import fused_gdn_gate
-from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
+from fla.ops.gated_delta_rule.reference import gated_delta_rule_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -93,15 +93,15 @@ def chunk_gated_delta_rule(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_gated_delta_rule(
+        return gated_delta_rule_reference(
             q,
             k,
             v,
-            beta,
-            g,
-            scale,
-            initial_state,
-            output_final_state,
+            g=g,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
             state_v_first=state_v_first,
             cu_seqlens=cu_seqlens,
         )
@@ -187,17 +187,17 @@ def fused_recurrent_gated_delta_rule(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_gated_delta_rule(
+        return gated_delta_rule_reference(
             q,
             k,
             v,
-            beta,
-            g,
-            scale,
-            initial_state,
-            output_final_state,
-            gk,
-            gv,
+            g=g,
+            gk=gk,
+            gv=gv,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
             state_v_first=state_v_first,
             cu_seqlens=cu_seqlens,
         )

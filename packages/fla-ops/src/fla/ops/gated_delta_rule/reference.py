@@ -7,6 +7,46 @@ import torch
 from fla.utils.varlen import boundaries
 
 
+def gated_delta_rule_reference(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    g: torch.Tensor | None = None,
+    gk: torch.Tensor | None = None,
+    gv: torch.Tensor | None = None,
+    beta: torch.Tensor | None = None,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    state_v_first: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    r"""Decay the state, read it at k, write there a share beta of what was missing.
+
+    .. math::
+        S'_t = e^{g_t + gk_t} (e^{gv_t})^\top \odot S_{t-1}, \qquad
+        S_t = S'_t + k_t \left(\beta_t \odot (v_t - S'^\top_t k_t)\right)^\top, \qquad o_t = scale \cdot S_t^\top q_t
+
+    Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
+    Arguments and results are those of :func:`fla.ops.gated_delta_rule.fused_recurrent_gated_delta_rule`.
+    """
+    return _recurrence(
+        q,
+        k,
+        v,
+        p=None,
+        g=g,
+        gk=gk,
+        gv=gv,
+        beta=beta,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
+    )
+
+
 def naive_recurrent_gated_delta_rule(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -22,16 +62,44 @@ def naive_recurrent_gated_delta_rule(
     state_v_first: bool = False,
     cu_seqlens: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    r"""Decay the state, read it at k, write there a share beta of what was missing.
+    r""":func:`gated_delta_rule_reference` in flash-linear-attention's order of arguments: beta before g.
 
-    .. math::
-        S'_t = e^{g_t + gk_t} (e^{gv_t})^\top \odot S_{t-1}, \qquad
-        S_t = S'_t + k_t \left(\beta_t \odot (v_t - S'^\top_t k_t)\right)^\top, \qquad o_t = scale \cdot S_t^\top q_t
-
-    Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
-    Arguments and results are those of :func:`fla.ops.gated_delta_rule.fused_recurrent_gated_delta_rule`. With an erase
-    key p ``[B, T, H, K]`` the state is read there instead, before it decays: :math:`v_t - S_{t-1}^\top p_t`.
+    With an erase key p ``[B, T, H, K]`` the state is read there instead, before it decays:
+    :math:`v_t - S_{t-1}^\top p_t`.
     """
+    return _recurrence(
+        q,
+        k,
+        v,
+        p=p,
+        g=g,
+        gk=gk,
+        gv=gv,
+        beta=beta,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        state_v_first=state_v_first,
+        cu_seqlens=cu_seqlens,
+    )
+
+
+def _recurrence(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    p: torch.Tensor | None,
+    g: torch.Tensor | None,
+    gk: torch.Tensor | None,
+    gv: torch.Tensor | None,
+    beta: torch.Tensor | None,
+    scale: float | None,
+    initial_state: torch.Tensor | None,
+    output_final_state: bool,
+    state_v_first: bool,
+    cu_seqlens: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     batch, total, heads, key_dim = q.shape
     value_heads, value_dim = v.shape[2:]

@@ -8,6 +8,7 @@ from fla.ops.generalized_delta_rule.api import (
 )
 from fla.ops.generalized_delta_rule.reference import (
     dplr_recurrence,
+    generalized_delta_rule_reference,
     iplr_recurrence,
     naive_recurrent_dplr_delta_rule,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "dplr_recurrence",
     "fused_recurrent_dplr_delta_rule",
     "fused_recurrent_iplr_delta_rule",
+    "generalized_delta_rule_reference",
     "iplr_recurrence",
     "naive_recurrent_dplr_delta_rule",
 ]

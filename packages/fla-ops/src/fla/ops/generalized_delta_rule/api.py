@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.low_rank.ops import run_chunk_dplr_delta_rule
 from fla.ops._engines.low_rank_steps.ops import run_recurrent_dplr_delta_rule
 from fla.ops._shared.arguments import check_heads
-from fla.ops.generalized_delta_rule.reference import naive_recurrent_dplr_delta_rule
+from fla.ops.generalized_delta_rule.reference import generalized_delta_rule_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import check_same_dtype, resolve_boundaries
 
@@ -69,8 +69,17 @@ def chunk_dplr_delta_rule(
     scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_dplr_delta_rule(
-            q, k, v, a, b, gk, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens
+        return generalized_delta_rule_reference(
+            q,
+            k,
+            v,
+            a=a,
+            b=b,
+            gk=gk,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
         )
     return run_chunk_dplr_delta_rule(q, k, v, a, b, gk, initial_state, cu_seqlens, scale, output_final_state, chosen)
 
@@ -116,8 +125,18 @@ def fused_recurrent_dplr_delta_rule(
     scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        return naive_recurrent_dplr_delta_rule(
-            q, k, v, a, b, gk, scale, initial_state, output_final_state, reverse, cu_seqlens
+        return generalized_delta_rule_reference(
+            q,
+            k,
+            v,
+            a=a,
+            b=b,
+            gk=gk,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            reverse=reverse,
+            cu_seqlens=cu_seqlens,
         )
     return run_recurrent_dplr_delta_rule(
         q, k, v, a, b, gk, initial_state, cu_seqlens, scale, output_final_state, reverse, chosen

@@ -7,13 +7,13 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_dplr_delta_rule(
+def generalized_delta_rule_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
     a: torch.Tensor,
     b: torch.Tensor,
-    gk: torch.Tensor | None = None,
+    gk: torch.Tensor | None,
     scale: float | None = None,
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = False,
@@ -57,6 +57,35 @@ def naive_recurrent_dplr_delta_rule(
     return torch.stack(outputs, 1).to(v.dtype), torch.cat(states) if output_final_state else None
 
 
+def naive_recurrent_dplr_delta_rule(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    gk: torch.Tensor | None = None,
+    scale: float | None = None,
+    initial_state: torch.Tensor | None = None,
+    output_final_state: bool = False,
+    reverse: bool = False,
+    cu_seqlens: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """:func:`generalized_delta_rule_reference` by its older name, where gk may be left out."""
+    return generalized_delta_rule_reference(
+        q,
+        k,
+        v,
+        a=a,
+        b=b,
+        gk=gk,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
+        reverse=reverse,
+        cu_seqlens=cu_seqlens,
+    )
+
+
 def dplr_recurrence(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -67,10 +96,12 @@ def dplr_recurrence(
     initial_state: torch.Tensor | None = None,
     output_final_state: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """:func:`naive_recurrent_dplr_delta_rule` with heads before time, ``[B, H, T, D]``, a and b by other names."""
+    """:func:`generalized_delta_rule_reference` with heads before time, ``[B, H, T, D]``, a and b by other names."""
     q, k, v, alpha, beta = (x.transpose(1, 2) for x in (q, k, v, alpha, beta))
     gk = None if gk is None else gk.transpose(1, 2)
-    o, state = naive_recurrent_dplr_delta_rule(q, k, v, alpha, beta, gk, None, initial_state, output_final_state)
+    o, state = generalized_delta_rule_reference(
+        q, k, v, a=alpha, b=beta, gk=gk, initial_state=initial_state, output_final_state=output_final_state
+    )
     return o.transpose(1, 2), state
 
 

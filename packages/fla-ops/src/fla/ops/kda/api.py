@@ -9,7 +9,7 @@ from fla.ops._engines.delta.options import unit, write_strength
 from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads, sum_dtype
 from fla.ops.kda.gate import check_lower_bound, fused_kda_gate
-from fla.ops.kda.reference import naive_recurrent_kda
+from fla.ops.kda.reference import kda_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -105,8 +105,17 @@ def chunk_kda(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_kda(
-            q, k, v, g, beta, scale, initial_state, output_final_state, state_v_first, cu_seqlens
+        return kda_reference(
+            q,
+            k,
+            v,
+            g=g,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     return run_chunk_gated_delta_rule(
         q, k, v, beta, g, None, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen
@@ -175,8 +184,17 @@ def fused_recurrent_kda(
     if use_qk_l2norm_in_kernel:
         q, k = unit(q), unit(k)
     if chosen == "reference":
-        return naive_recurrent_kda(
-            q, k, v, g, beta, scale, initial_state, output_final_state, state_v_first, cu_seqlens
+        return kda_reference(
+            q,
+            k,
+            v,
+            g=g,
+            beta=beta,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            state_v_first=state_v_first,
+            cu_seqlens=cu_seqlens,
         )
     return run_recurrent_delta_rule(
         q, k, v, beta, initial_state, cu_seqlens, scale, output_final_state, state_v_first, chosen, gk=g

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fla.ops.gated_delta_rule.reference import naive_recurrent_gated_delta_rule
+from fla.ops.gated_delta_rule.reference import gated_delta_rule_reference
 
 
-def naive_recurrent_kda(
+def kda_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -26,16 +26,19 @@ def naive_recurrent_kda(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.kda.chunk_kda`.
     """
-    return naive_recurrent_gated_delta_rule(
+    return gated_delta_rule_reference(
         q,
         k,
         v,
-        beta,
-        None,
-        scale,
-        initial_state,
-        output_final_state,
         gk=g,
+        beta=beta,
+        scale=scale,
+        initial_state=initial_state,
+        output_final_state=output_final_state,
         state_v_first=state_v_first,
         cu_seqlens=cu_seqlens,
     )
+
+
+#: Its older name.
+naive_recurrent_kda = kda_reference

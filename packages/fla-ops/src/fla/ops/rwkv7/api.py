@@ -7,7 +7,7 @@ import torch
 from fla.ops._engines.low_rank.ops import run_chunk_dplr_delta_rule
 from fla.ops._engines.low_rank_steps.ops import run_recurrent_dplr_delta_rule
 from fla.ops.generalized_delta_rule.api import check_operands
-from fla.ops.rwkv7.reference import naive_recurrent_rwkv7
+from fla.ops.rwkv7.reference import rwkv7_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import resolve_boundaries
 
@@ -69,7 +69,18 @@ def chunk_rwkv7(
     scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, NAMES)
     chosen = choose_backend(r, backend)
     if chosen == "reference":
-        return naive_recurrent_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens)
+        return rwkv7_reference(
+            r,
+            w=w,
+            k=k,
+            v=v,
+            a=a,
+            b=b,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+        )
     return run_chunk_dplr_delta_rule(r, k, v, a, b, w, initial_state, cu_seqlens, scale, output_final_state, chosen)
 
 
@@ -176,7 +187,19 @@ def _recurrent(
     """:func:`fused_recurrent_rwkv7` on checked arguments."""
     chosen = choose_backend(r, backend)
     if chosen == "reference":
-        return naive_recurrent_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state, reverse, cu_seqlens)
+        return rwkv7_reference(
+            r,
+            w=w,
+            k=k,
+            v=v,
+            a=a,
+            b=b,
+            scale=scale,
+            initial_state=initial_state,
+            output_final_state=output_final_state,
+            cu_seqlens=cu_seqlens,
+            reverse=reverse,
+        )
     return run_recurrent_dplr_delta_rule(
         r, k, v, a, b, w, initial_state, cu_seqlens, scale, output_final_state, reverse, chosen
     )

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from fla.ops._engines.softmax.dense import dense_attention, packed_attention
 from fla.ops._engines.softmax.varlen import can_run_varlen, varlen_attention
-from fla.ops.attn.reference import naive_parallel_attn
+from fla.ops.attn.reference import attn_reference
 from fla.utils import backends
 from fla.utils.validation import (
     bind_shapes,
@@ -72,7 +72,9 @@ def parallel_attn(
     """
     _check(q, k, v, window_size, cu_seqlens, cu_seqlens_k)
     if _choose(backend) == "reference":
-        return naive_parallel_attn(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k)
+        return attn_reference(
+            q, k, v, scale=scale, window_size=window_size, cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k
+        )
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     # The kernels that keep no scores in memory want one width.
     width, value_dim = max(q.shape[-1], v.shape[-1]), v.shape[-1]

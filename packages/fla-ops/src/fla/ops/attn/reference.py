@@ -7,7 +7,7 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_parallel_attn(
+def attn_reference(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -29,6 +29,10 @@ def naive_parallel_attn(
         for start, end, start_k, end_k in zip(ends, ends[1:], ends_k, ends_k[1:])
     ]
     return torch.cat(pieces, 1)
+
+
+#: Its older name.
+naive_parallel_attn = attn_reference
 
 
 def _attend(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.scan.ops import run_hgrn
-from fla.ops.hgrn.reference import naive_recurrent_hgrn
+from fla.ops.hgrn.reference import hgrn_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     bind_shapes,
@@ -60,7 +60,9 @@ def chunk_hgrn(
     check_same_device({"x": x, "g": g, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
     chosen = choose_backend(x, backend)
     if chosen == "reference":
-        return naive_recurrent_hgrn(x, g, initial_state, output_final_state, cu_seqlens)
+        return hgrn_reference(
+            x, g=g, initial_state=initial_state, output_final_state=output_final_state, cu_seqlens=cu_seqlens
+        )
     return run_hgrn(x, g, initial_state, cu_seqlens, output_final_state, chosen)
 
 

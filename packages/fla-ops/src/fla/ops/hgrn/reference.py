@@ -7,7 +7,7 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_hgrn(
+def hgrn_reference(
     x: torch.Tensor,
     g: torch.Tensor,
     initial_state: torch.Tensor | None = None,
@@ -36,3 +36,7 @@ def naive_recurrent_hgrn(
             outputs.append(state)
         states.append(state)
     return torch.stack(outputs, 1).to(x.dtype), torch.cat(states) if output_final_state else None
+
+
+#: Its older name.
+naive_recurrent_hgrn = hgrn_reference

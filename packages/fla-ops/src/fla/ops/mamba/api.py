@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.selective_scan.ops import run_selective_scan
-from fla.ops.mamba.reference import naive_selective_scan
+from fla.ops.mamba.reference import mamba_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     bind_shapes,
@@ -74,8 +74,19 @@ def selective_scan(
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens)
     chosen = choose_backend(u, backend)
     if chosen == "reference":
-        return naive_selective_scan(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, return_last_state, cu_seqlens
+        return mamba_reference(
+            u,
+            delta=delta,
+            A=A,
+            B=B,
+            C=C,
+            D=D,
+            z=z,
+            delta_bias=delta_bias,
+            delta_softplus=delta_softplus,
+            initial_state=initial_state,
+            return_last_state=return_last_state,
+            cu_seqlens=cu_seqlens,
         )
     y, last_state = run_selective_scan(
         u.transpose(1, 2),

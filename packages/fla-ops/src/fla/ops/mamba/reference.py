@@ -7,7 +7,7 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_selective_scan(
+def mamba_reference(
     u: torch.Tensor,
     delta: torch.Tensor,
     A: torch.Tensor,
@@ -60,6 +60,10 @@ def naive_selective_scan(
         y = y * z.to(dtype) * z.to(dtype).sigmoid()
     y = y.to(u.dtype)
     return (y, torch.cat(states)) if return_last_state else y
+
+
+#: Its older name.
+naive_selective_scan = mamba_reference
 
 
 def _groups(x: torch.Tensor) -> int:

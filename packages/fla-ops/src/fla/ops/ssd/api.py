@@ -9,7 +9,7 @@ from fla.ops._engines.decay_steps.ops import run_recurrent_gla
 from fla.ops._engines.scalar_decay.ops import run_chunk_simple_gla
 from fla.ops._engines.scalar_decay.weighted_ops import run_chunk_ssd
 from fla.ops._shared.arguments import sum_dtype
-from fla.ops.ssd.reference import naive_recurrent_ssd
+from fla.ops.ssd.reference import ssd_reference
 from fla.utils.backends import choose_backend
 from fla.utils.validation import (
     bind_shapes,
@@ -88,8 +88,20 @@ def mamba_chunk_scan(
     _check(x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_limit)
     chosen = choose_backend(x, backend)
     if chosen == "reference":
-        return naive_recurrent_ssd(
-            x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_softplus, dt_limit, return_final_states
+        return ssd_reference(
+            x,
+            dt=dt,
+            A=A,
+            B=B,
+            C=C,
+            D=D,
+            z=z,
+            dt_bias=dt_bias,
+            initial_states=initial_states,
+            cu_seqlens=cu_seqlens,
+            dt_softplus=dt_softplus,
+            dt_limit=dt_limit,
+            return_final_states=return_final_states,
         )
     step = _steps(dt, dt_bias, dt_softplus, dt_limit, sum_dtype(x))
     g = _log_decay(step, A)
@@ -157,8 +169,20 @@ def fused_recurrent_ssd(
     _check(x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_limit)
     chosen = choose_backend(x, backend)
     if chosen == "reference":
-        return naive_recurrent_ssd(
-            x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_softplus, dt_limit, return_final_states
+        return ssd_reference(
+            x,
+            dt=dt,
+            A=A,
+            B=B,
+            C=C,
+            D=D,
+            z=z,
+            dt_bias=dt_bias,
+            initial_states=initial_states,
+            cu_seqlens=cu_seqlens,
+            dt_softplus=dt_softplus,
+            dt_limit=dt_limit,
+            return_final_states=return_final_states,
         )
     step = _steps(dt, dt_bias, dt_softplus, dt_limit, sum_dtype(x))
     y, final_states = run_recurrent_gla(

@@ -7,7 +7,7 @@ import torch
 from fla.utils.varlen import boundaries
 
 
-def naive_recurrent_ssd(
+def ssd_reference(
     x: torch.Tensor,
     dt: torch.Tensor,
     A: torch.Tensor,
@@ -60,3 +60,7 @@ def naive_recurrent_ssd(
         y = y * z.to(dtype) * z.to(dtype).sigmoid()
     y = y.to(x.dtype)
     return (y, torch.cat(states)) if return_final_states else y
+
+
+#: Its older name.
+naive_recurrent_ssd = ssd_reference

@@ -1,4 +1,4 @@
-"""What layers of softmax attention share: positions and past under padding, and the cache of keys."""
+"""Parts shared by the layers of softmax attention: positions and past under padding, and the cache of keys."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def rotary_offset(call: Call) -> int | torch.Tensor:
 def extend_cache(
     keys: torch.Tensor, values: torch.Tensor, call: Call, window_size: int | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """All keys and values ``[B, L, H, D]`` that the new tokens may see, and the cache told of the new ones."""
+    """Store new keys and values in the cache, and return all ``[B, L, H, D]`` that the new tokens may see."""
     if call.padding is not None:
         keys, values = call.padding.pad(keys), call.padding.pad(values)
     return call.extend(keys, values, window_size)

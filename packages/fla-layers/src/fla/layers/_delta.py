@@ -1,4 +1,4 @@
-"""Queries, keys and values in heads, as the delta rules take them, their decay, and a normalised output."""
+"""Heads of the delta rules: queries, keys and values, their decay, and a normalised output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QK_ACTIVATIONS = ("silu", "relu", "elu", "identity")
 
 
 class DeltaHeads(Mixer):
-    """A mixer with short convolutions as asked for, whose value heads may share a query head, and a gated norm.
+    """A mixer of the delta rule, whose value heads may share a query head, with optional convolutions and gate.
 
     The norm is ``o_norm`` with and without a gate, the name that checkpoints know.
     """
@@ -85,8 +85,8 @@ class DeltaHeads(Mixer):
         Args:
             use_gate: gate the normalised heads by a projection of the input.
             eps: added to the mean square.
-            activation: of the gate, ``"swish"`` (``"silu"``) or ``"sigmoid"``.
-            projection: makes the gate of the input; linear unless given.
+            activation: activation of the gate, ``"swish"`` (``"silu"``) or ``"sigmoid"``.
+            projection: module that makes the gate from the input; linear unless given.
 
         Raises:
             ValueError: an unknown activation.
@@ -145,13 +145,13 @@ class DecayingDeltaHeads(DeltaHeads):
         self.add_parameters(initial_decay(self.num_v_heads, self.num_v_heads))
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the decay starts from, drawn afresh, by name."""
+        """Initial values of the decay by name, newly drawn."""
         return initial_decay(self.num_v_heads, self.num_v_heads) if hasattr(self, "A_log") else {}
 
 
 def initial_decay(rates: int, steps: int) -> dict[str, torch.Tensor]:
     """``A_log`` and ``dt_bias``: rates uniform up to 16, and steps between 0.001 and 0.1, uniform in logarithm."""
-    # Never a rate of 0, which has no logarithm.
+    # A rate of 0 would have no logarithm.
     rate = 16 * (1 - torch.rand(rates, dtype=torch.float32))
     step = torch.exp(torch.empty(steps, dtype=torch.float32).uniform_(math.log(1e-3), math.log(1e-1)))
     return {"A_log": rate.log(), "dt_bias": step + torch.log(-torch.expm1(-step))}

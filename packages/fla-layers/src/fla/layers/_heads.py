@@ -1,4 +1,4 @@
-"""Queries, keys and values in heads, as gated linear attention and its relatives make them, and a gated output."""
+"""Heads of gated linear attention and its relatives: queries, keys and values, and a gated output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fla.modules import ACT2FN, ShortConvolution
 
 
 class GatedHeads(GatedOutput):
-    """A mixer whose query heads may share keys and values, with short convolutions and an output gate as asked for."""
+    """A mixer whose query heads may share keys and values, with optional convolutions and output gate."""
 
     def add_heads(
         self,

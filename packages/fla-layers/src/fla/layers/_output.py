@@ -9,7 +9,7 @@ from fla.modules import ACT2FN, FusedRMSNormGated, RMSNorm
 
 
 class GatedOutput(Mixer):
-    """A mixer whose heads are normalised, and gated where it says so.
+    """A mixer whose heads are normalised and, with ``use_output_gate``, gated.
 
     The norm is ``g_norm_swish_gate`` where it takes the gate in the same step and ``g_norm`` elsewhere, the names
     that checkpoints know.
@@ -33,7 +33,7 @@ class GatedOutput(Mixer):
         Args:
             head_dim: channels of a head.
             use_output_gate: whether there is a gate.
-            gate_fn: its activation by its name in ``fla.modules.ACT2FN``.
+            gate_fn: name of its activation in ``fla.modules.ACT2FN``.
             fuse_norm: norm and gate in one step, where the activation is swish.
             elementwise_affine: learn a weight.
             eps: added to the mean square.

@@ -14,8 +14,8 @@ def rotate_from(
     """Turn queries and keys ``[B, T, H, K]`` by their positions.
 
     Args:
-        seen: how many tokens each sequence ``[N]`` has had before; None where it is what the cache has counted.
-        rotary: turns them.
+        seen: number of tokens of each sequence ``[N]`` so far; None where the cache has counted them.
+        rotary: the embedding that turns them.
         q: queries.
         k: keys.
         call: the layer's call.

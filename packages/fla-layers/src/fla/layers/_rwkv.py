@@ -1,4 +1,4 @@
-"""What the layers of RWKV-6 and RWKV-7 share: how wide they are, and where their parameters start from."""
+"""Parts shared by the layers of RWKV-6 and RWKV-7: hidden channels, and the terms of their initial values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class Height(NamedTuple):
-    """How high a layer stands: from 0 to 1, and from 1 to almost 0."""
+    """The height of a layer in its model, rising from 0 to 1, and falling from 1 to almost 0."""
 
     rising: float
     falling: float
@@ -22,7 +22,7 @@ def height_of(layer_idx: int | None, num_hidden_layers: int) -> Height:
 
 
 def ramp(channels: int) -> torch.Tensor:
-    """From 0 to almost 1 over the channels."""
+    """Numbers that rise from 0 to almost 1 over the channels."""
     return torch.arange(channels, dtype=torch.float32) / channels
 
 

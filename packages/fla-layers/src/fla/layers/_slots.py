@@ -30,7 +30,7 @@ class SlotHeads(GatedHeads):
         """Make the gate, the norm and the output projection; for ``__init__``.
 
         Args:
-            channels: what is normalised together.
+            channels: channels that are normalised together.
             use_output_gate: whether there is a gate.
             use_norm: whether there is a norm.
             elementwise_affine: learn its weight.

@@ -86,7 +86,7 @@ class ABCAttention(SlotHeads):
         self.add_slot_output(self.head_v_dim, use_output_gate, use_norm, elementwise_affine, norm_eps)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        """Queries, keys and values of x at their positions, what the slots are written, and the gated output."""
+        """Queries, keys and values of x at their positions, the writes to the slots, and the gated output."""
         q, k, v, conv_state = self.heads(x, call)
         *state, seen = call.read("recurrent_state") or (None,)
         if self.use_rope:
@@ -104,6 +104,6 @@ class ABCAttention(SlotHeads):
         return (self.slot_output(o, x),)
 
     def _writes(self, x: torch.Tensor) -> torch.Tensor:
-        """Logarithms of what each slot is written ``[B, T, H, M]``."""
+        """Logarithms of the writes to each slot ``[B, T, H, M]``."""
         s: torch.Tensor = self.s_proj(x).unflatten(-1, (-1, self.num_slots))
         return s if self.clamp_min is None and self.clamp_max is None else s.clamp(self.clamp_min, self.clamp_max)

@@ -20,7 +20,7 @@ class Attention(KeyMixer):
     .. math:: o_t = \sum_{s} \mathrm{softmax}_s(q_t \cdot k_s / \sqrt{d})\, v_s, \qquad t - window\_size < s \le t
 
     Positions count the real tokens of each sequence. With a window the cache keeps no more keys than it needs, however
-    the sequence is cut into calls. Which of PyTorch's kernels runs when is said at :func:`fla.ops.attn.parallel_attn`.
+    the sequence is cut into calls. :func:`fla.ops.attn.parallel_attn` says which of PyTorch's kernels runs when.
 
     Args:
         hidden_size: channels in and out.
@@ -35,7 +35,7 @@ class Attention(KeyMixer):
         head_dim: channels of a head, ``hidden_size / num_heads`` unless given.
         o_bias: a bias in the output projection.
         norm_eps: added to the mean square in the norms of queries and keys.
-        rope_scaling: how positions are stretched beyond the context of training, as Hugging Face's configs say it;
+        rope_scaling: stretch of positions beyond the context of training, as Hugging Face's configs say it;
             see :class:`fla.modules.rotary.scaling.RopeScaling`.
 
     Raises:
@@ -91,7 +91,7 @@ class Attention(KeyMixer):
             self.rotary = RotaryEmbedding(head_dim, base=rope_theta, scaling=rope_scaling)
 
     def make_projection(self, in_features: int, out_features: int, bias: bool) -> nn.Linear:
-        """One of the four projections."""
+        """Make one of the four projections."""
         return nn.Linear(in_features, out_features, bias)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:

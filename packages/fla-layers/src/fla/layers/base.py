@@ -1,4 +1,4 @@
-"""What every token mixer shares: the forward contract, padded and packed batches, the cache."""
+"""The base of all token mixers: the forward contract, padded and packed batches, the cache."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ RECURRENT_STEPS = 64
 
 @dataclass
 class Call:
-    """One call of a mixer: how its tokens are laid out, and what it reads from and writes to the cache."""
+    """A call of a mixer: the layout of its tokens, and its reads from and writes to the cache."""
 
     layer_idx: int
     steps: int
     """Columns of the batch, padding included."""
     counted: int
-    """Of these columns, those that the cache is told of."""
+    """Columns among them that the cache is told of."""
     past: int
     """Columns that the cache has seen before."""
     cache: MixerCache | None
@@ -41,7 +41,7 @@ class Call:
     cu_seqlens: torch.Tensor | None
     """Boundaries of the packed sequences, be they the caller's or those of the padded batch."""
     max_seqlen: int | None
-    """Steps that no packed sequence has more of, where that is known without waiting for the device."""
+    """Bound on the length of each packed sequence, where it is known without waiting for the device."""
 
     def read(self, name: str) -> Any:
         """A state of this layer, None if there is none."""
@@ -83,8 +83,8 @@ class Call:
         """Send each tensor ``[B, T, D]`` through its short convolution, from where the cache ends.
 
         Args:
-            convolutions: as many as tensors, or none, and the tensors come back as they are.
-            tensors: what to convolve.
+            convolutions: one for each tensor; without any, the tensors come back as they are.
+            tensors: the tensors to convolve.
 
         Returns:
             The tensors, and the ``conv_state`` to write: None where there is none, or no cache is written.
@@ -118,7 +118,7 @@ class Mixer(nn.Module):
     hands_on: ClassVar[tuple[str, ...]] = ()
     """Names of what :meth:`forward` returns after the cache, for the layers that follow."""
     counts_steps: ClassVar[bool] = True
-    """Whether it is the layer's mixer, which tells the cache of the new steps, or comes after that one."""
+    """Whether this part of a layer tells the cache of the new steps; a part that comes after the mixer does not."""
     mode: str
     """One of ``MODES``, in layers that have a chunk and a recurrent form."""
 
@@ -142,14 +142,14 @@ class Mixer(nn.Module):
 
         Args:
             hidden_states: ``[B, T, D]``.
-            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding; L is T and what the cache has seen. What
-                :func:`fla.layers.utils.read_mask` made of one spares waiting for the device again.
+            attention_mask: ``[B, L]``, 1 for a real token and 0 for padding; L is T and what the cache has seen. A
+                mask read by :func:`fla.layers.utils.read_mask` spares waiting for the device again.
             past_key_values: states of the steps before, read where given.
             use_cache: also write the states after the last step.
             output_attentions: must be False, there are no attention weights to return.
             cu_seqlens: boundaries of packed sequences ``[N + 1]``, B must be 1; with it the mask is not looked at.
             max_seqlen: the length of the longest of them. It spares layers of softmax attention waiting for the device.
-            **shared: what ``takes`` names.
+            **shared: the arguments that ``takes`` names.
 
         Returns:
             ``(o, None, past_key_values)`` with o ``[B, T, D]``, zero at padding, and then what ``hands_on`` names.
@@ -186,7 +186,7 @@ class Mixer(nn.Module):
 
         Args:
             cache: the cache of the call.
-            mask: of a batch of rows, if it has padding.
+            mask: the mask of a batch of rows, if it has padding.
             cu_seqlens: boundaries of packed sequences, if the caller gave them.
         """
 

@@ -26,7 +26,7 @@ class BitAttention(Attention):
         max_position_embeddings: longest sequence the model is meant for; it limits nothing here.
         norm_eps: added to the mean square in the norms before the projections.
         layer_idx: the layer's place in the cache.
-        rope_scaling: how positions are stretched beyond the context of training; see :class:`fla.layers.Attention`.
+        rope_scaling: stretch of positions beyond the context of training; see :class:`fla.layers.Attention`.
 
     Raises:
         TypeError: ``rope_scaling`` is no mapping.
@@ -58,5 +58,5 @@ class BitAttention(Attention):
         )
 
     def make_projection(self, in_features: int, out_features: int, bias: bool) -> nn.Linear:
-        """One of the four projections."""
+        """Make one of the four projections."""
         return FusedBitLinear(in_features, out_features, bias, self.norm_eps)

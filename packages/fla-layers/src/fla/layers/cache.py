@@ -1,4 +1,4 @@
-"""What a layer remembers between calls: the protocol mixers speak, and a cache for plain loops."""
+"""The states of layers between calls: the protocol that mixers speak, and a cache for plain loops."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ STATE_NAMES = ("recurrent_state", "attn_state", "conv_state", "ffn_state")
 
 
 class MixerCache(Protocol):
-    """What a mixer asks of a cache. ``fla.models.Cache`` and :class:`StateCache` are two."""
+    """The protocol of a cache. ``fla.models.Cache`` and :class:`StateCache` follow it."""
 
     def __getitem__(self, layer_idx: int) -> Mapping[str, Any]:
         """The states of one layer by name; empty for a layer that has stored nothing."""
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many steps a layer has seen, padding included."""
+        """Number of steps that a layer has seen, padding included."""
 
     def update(
         self,
@@ -91,11 +91,11 @@ class LayerState(dict[str, Any]):
         return None
 
     def get_seq_length(self) -> int:
-        """Steps seen, padding included, those that a window has dropped too."""
+        """Number of steps seen, with padding and those that a window has dropped."""
         return self.seen
 
     def get_max_length(self) -> int:
-        """-1: there is no limit."""
+        """The limit of the length: -1, for none."""
         return -1
 
     get_max_cache_shape = get_max_length
@@ -146,7 +146,7 @@ class LayerState(dict[str, Any]):
         self.seen = 0
 
     def apply(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Replace every tensor by what ``function`` makes of it."""
+        """Replace every tensor by the result of ``function``."""
         for name, state in self.items():
             self[name] = map_state(function, state)
 
@@ -186,7 +186,7 @@ class StateCache:
         return self.layers[layer_idx]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many steps a layer has seen, padding included."""
+        """Number of steps that a layer has seen, padding included."""
         return self.layers[layer_idx].seen if layer_idx < len(self.layers) else 0
 
     def update(

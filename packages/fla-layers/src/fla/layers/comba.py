@@ -38,7 +38,7 @@ class Comba(DecayingDeltaHeads):
         use_output_gate: gate the output.
         use_output_correction: learn D of each head; 0 without.
         use_inner_decay: learn b of each head, the parameter ``decay``; p is k without.
-        correction_factor: what D starts from.
+        correction_factor: initial value of D.
         conv_size: width of the convolution.
         conv_bias: whether it has a bias.
         layer_idx: the layer's place in the cache.
@@ -90,7 +90,7 @@ class Comba(DecayingDeltaHeads):
         self.add_output(use_output_gate, norm_eps, "sigmoid")
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the decay, drawn afresh, and the parts of the keys start from, by name."""
+        """Initial values by name: those of the decay, newly drawn, and the parts of the keys."""
         return super().initial_values(num_hidden_layers) | self._initial_feedback()
 
     def _initial_feedback(self) -> dict[str, torch.Tensor]:

@@ -118,5 +118,5 @@ def _divide_by_sum(x: torch.Tensor) -> torch.Tensor:
     # The two parts of the gradient cancel, so neither is rounded to half precision.
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     total = wide.sum(-1, keepdim=True)
-    # Where an activation has left nothing there is nothing to divide.
+    # 1 stands in for a sum of 0, where an activation has left nothing.
     return (wide / torch.where(total == 0, 1, total)).to(x.dtype)

@@ -36,7 +36,7 @@ class GatedDeltaNet(DecayingDeltaHeads):
         conv_bias: whether it has a bias.
         layer_idx: the layer's place in the cache.
         norm_eps: added to the mean square in the norm of the output.
-        output_gate_activation: of the output gate, ``"swish"`` (``"silu"``) or ``"sigmoid"``.
+        output_gate_activation: activation of the output gate, ``"swish"`` (``"silu"``) or ``"sigmoid"``.
 
     Raises:
         ValueError: an unknown mode or activation, or sizes that do not fit.

@@ -37,7 +37,7 @@ class GatedLinearAttention(GatedHeads):
         gate_fn: activation of the output gate by its name in ``fla.modules.ACT2FN``.
         elementwise_affine: learn a weight for the norm of the output.
         norm_eps: added to its mean square.
-        gate_logit_normalizer: what the logarithm of the forget gate is divided by.
+        gate_logit_normalizer: divisor of the forget gate's logarithm.
         gate_low_rank_dim: rank of the projection to the forget gate.
         clamp_min: lower bound of the forget gate's logarithm; none unless given.
         fuse_norm: norm and output gate in one step, where ``gate_fn`` is swish.

@@ -38,7 +38,7 @@ class GatedSlotAttention(SlotHeads):
         num_slots: slots of a head; as many as it has key channels unless given.
         elementwise_affine: learn a weight for the norm of the output.
         norm_eps: added to its mean square.
-        gate_logit_normalizer: what the logarithm of the forget gate is divided by.
+        gate_logit_normalizer: divisor of the forget gate's logarithm.
         feature_map: :math:`\phi`, by its name in ``fla.modules.ACT2FN``; None for none.
         use_output_gate: gate the output by swish of a projection of the input.
         use_norm: normalise the output.

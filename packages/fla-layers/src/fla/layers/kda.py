@@ -84,7 +84,7 @@ class KimiDeltaAttention(DeltaHeads):
         self.add_output(True, norm_eps, "sigmoid", self._low_rank(rank, self.value_dim, bias=True))
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the decay starts from, drawn afresh, by name. With a lower bound its rates start at 1."""
+        """Initial values of the decay by name, newly drawn. With a lower bound its rates start at 1."""
         values = initial_decay(self.num_v_heads, self.decay_dim)
         return values if self.lower_bound is None else {**values, "A_log": torch.zeros(self.num_v_heads)}
 

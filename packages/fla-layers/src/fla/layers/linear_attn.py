@@ -24,7 +24,7 @@ from fla.ops.linear_attn import chunk_linear_attn, fused_recurrent_linear_attn
 #: Name -> the feature map of heads with so many channels.
 FEATURE_MAPS: dict[str, Callable[[int], nn.Module]] = {
     "dpfp": DPFPFeatureMap,
-    # That of flash-linear-attention before 0.6.0, for what was trained with it.
+    # The map of flash-linear-attention before 0.6.0, for models that were trained with it.
     "dpfp_signed": lambda head_dim: DPFPFeatureMap(head_dim, signed=True),
     "elementwise_product": HadamardFeatureMap,
     "elu": lambda head_dim: ELUFeatureMap(),
@@ -132,6 +132,6 @@ def _norm_sum(features: torch.Tensor) -> torch.Tensor:
 
 
 def _drop_second_name(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """One feature map for both may be stored under both names."""
+    """Drop the second name of a feature map that was stored under both."""
     for key in [key for key in state_dict if key.startswith(f"{prefix}feature_map_k.")]:
         del state_dict[key]

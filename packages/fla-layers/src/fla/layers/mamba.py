@@ -36,15 +36,15 @@ class Mamba(Mixer):
         use_conv_bias: whether it has a bias.
         intermediate_size: channels of the recurrence.
         dt_rank: rank of the projection to steps; ``"auto"`` for ``hidden_size / 16``, rounded up.
-        dt_min: steps begin between this and ``dt_max``, uniform in logarithm,
-        dt_max: see ``dt_min``,
-        dt_init: their projection begins ``"random"``, uniform, or ``"constant"``,
-        dt_scale: at most at this over the root of ``dt_rank``,
-        dt_init_floor: and steps at least at this.
+        dt_min: lower bound of the initial steps, which are uniform in logarithm.
+        dt_max: upper bound of the initial steps.
+        dt_init: initial weights of their projection: ``"random"``, uniform, or ``"constant"``.
+        dt_scale: bound of these weights, times the root of ``dt_rank``.
+        dt_init_floor: least initial step.
         use_bias: whether the projections in and out have a bias.
         hidden_act: activation after the convolution, ``"silu"`` or its other name ``"swish"``.
         layer_idx: the layer's place in the cache.
-        backend: of scan and convolution, ``"triton"``, ``"torch"`` or ``"reference"``; by device where it is None or
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``, for scan and convolution; by device where it is None or
             ``"cuda"``.
 
     Raises:
@@ -95,7 +95,7 @@ class Mamba(Mixer):
         set_initial_values(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the recurrence and its convolution start from, drawn afresh, by name."""
+        """Initial values of the recurrence and its convolution by name, newly drawn."""
         bound = self.conv1d.kernel_size[0] ** -0.5
         filters = torch.empty(self.conv1d.weight.shape, dtype=torch.float32).uniform_(-bound, bound)
         rates = torch.arange(1, self.state_size + 1, dtype=torch.float32).log()

@@ -14,7 +14,7 @@ from fla.modules._initial import set_initial_values
 from fla.modules.activations import swiglu
 from fla.ops.ssd import fused_recurrent_ssd, mamba_chunk_scan
 
-#: What the library that first had this layer calls the choice by device is among them.
+#: Names of backends; ``"cuda"`` is the choice by device, as None is, by a name that existing programs pass.
 BACKENDS = (None, "cuda", "triton", "torch", "reference")
 
 
@@ -30,29 +30,29 @@ class Mamba2(Mixer):
     in float32.
 
     Args:
-        num_heads: heads, ``hidden_size * expand / head_dim`` of them; that unless given.
+        num_heads: heads; must be ``hidden_size * expand / head_dim`` where given.
         head_dim: channels of a head.
         hidden_size: channels in and out.
         state_size: the size of the state of each channel.
         expand: channels of all heads together over ``hidden_size``.
         n_groups: groups of heads that share B and C, and that are normalised one by one.
         conv_kernel: width of the convolution.
-        conv_init: its weights begin uniform up to this; by PyTorch's rule unless given.
+        conv_init: bound of its uniform initial weights; by PyTorch's rule unless given.
         use_conv_bias: whether it has a bias.
         hidden_act: activation after the convolution, ``"silu"`` or its other name ``"swish"``.
-        A_init_range: rates begin uniform between these two.
+        A_init_range: bounds of the initial rates, which are uniform.
         D_has_hdim: a factor D for each channel instead of each head.
         rmsnorm: normalise the output.
         norm_before_gate: gate what is normalised, instead of normalising what is gated.
-        dt_min: steps begin between this and ``dt_max``, uniform in logarithm,
-        dt_max: see ``dt_min``,
-        dt_init_floor: and at least at this.
+        dt_min: lower bound of the initial steps, which are uniform in logarithm.
+        dt_max: upper bound of the initial steps.
+        dt_init_floor: least initial step.
         dt_limit: the least and the greatest step.
         use_bias: whether the projections have a bias.
         norm_eps: added to the mean square in the norm of the output.
-        chunk_size: nothing depends on it, chunks have the size that suits the device.
+        chunk_size: has no effect: chunks have the size that suits the device.
         layer_idx: the layer's place in the cache.
-        backend: of scan and convolution, ``"triton"``, ``"torch"`` or ``"reference"``; by device where it is None or
+        backend: ``"triton"``, ``"torch"`` or ``"reference"``, for scan and convolution; by device where it is None or
             ``"cuda"``.
 
     Raises:
@@ -120,7 +120,7 @@ class Mamba2(Mixer):
         set_initial_values(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the recurrence and its convolution start from, drawn afresh, by name."""
+        """Initial values of the recurrence and its convolution by name, newly drawn."""
         bound = self.conv1d.kernel_size[0] ** -0.5 if self.conv_init is None else self.conv_init
         filters = torch.empty(self.conv1d.weight.shape, dtype=torch.float32).uniform_(-bound, bound)
         rate, spread = (torch.empty(self.num_heads, dtype=torch.float32) for _ in range(2))

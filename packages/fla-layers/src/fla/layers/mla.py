@@ -42,11 +42,11 @@ class MultiheadLatentAttention(KeyMixer):
         kv_lora_rank: channels of the latent.
         v_head_dim: channels of the values of a head.
         qk_nope_head_dim: channels of queries and keys without positions.
-        qk_head_dim: those of both kinds; their sum, which it must be, where None.
+        qk_head_dim: channels of both kinds together; must be their sum where given.
         window_size: keys that a query sees, its own included; all before it unless given.
         rope_theta: base of the rotary frequencies.
         max_position_embeddings: longest sequence the model is meant for; it limits nothing here.
-        rope_scaling: how positions are stretched, as ``rope_scaling`` of Hugging Face configs has it; see
+        rope_scaling: stretch of positions, as ``rope_scaling`` of Hugging Face configs has it; see
             :class:`fla.modules.RotaryEmbedding`. Its ``mscale_all_dim`` sharpens the scores (arXiv 2309.00071).
         layer_idx: the layer's place in the cache.
 
@@ -182,7 +182,7 @@ def _sharpening(scaling: RopeScaling) -> float:
 
 
 def _hidden(length: int, call: Call, window_size: int | None, device: torch.device) -> torch.Tensor | None:
-    """Which of the last ``length`` steps a new one does not see ``[B or 1, T, L]``, None if it sees all."""
+    """Mask of the last ``length`` steps that a new one does not see ``[B or 1, T, L]``, None if it sees all."""
     mask, steps = call.mask, call.steps
     if mask is None or not mask.has_padding(length):
         if steps == 1 and (window_size is None or length <= window_size):
@@ -211,7 +211,7 @@ def _latent_attention(
     compressed, rotary = (_product(q.flatten(1, 2), k) for q, k in zip(queries, (latents, k_rotary)))
     scores = ((compressed + rotary) * scale).unflatten(1, (steps, heads))
     if hidden is not None:
-        # Not minus infinity: padding among the new steps sees nothing, and its gradients must not be NaN.
+        # Padding among the new steps sees nothing: minus infinity would make its gradients NaN.
         scores = scores.masked_fill(hidden[:, :, None], torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).to(latents.dtype)
     return torch.bmm(weights.flatten(1, 2), latents).unflatten(1, (steps, heads))  # type: ignore[no-any-return]

@@ -15,7 +15,7 @@ from fla.modules._initial import set_initial_values
 from fla.modules.token_shift import token_shift
 from fla.ops.rwkv6 import chunk_rwkv6, fused_recurrent_rwkv6
 
-#: What is mixed of a token and the one before it, in the order of the parameters.
+#: Parts that are mixed of a token and the one before it, in the order of the parameters.
 PARTS = ("r", "w", "k", "v", "g")
 
 
@@ -27,7 +27,7 @@ class LoRA(nn.Module):
         output_dim: channels out.
         low_rank_dim: channels in between.
         bias: whether the second projection has one.
-        activation: by its name in ``fla.modules.ACT2FN``; none where it is None.
+        activation: name of the activation in ``fla.modules.ACT2FN``; none where it is None.
     """
 
     undecayed: ClassVar[tuple[str, ...]] = ("lora.0.weight", "lora.2.weight")
@@ -66,7 +66,7 @@ class DDLerpLinear(nn.Module):
         )
 
     def forward(self, x: torch.Tensor, mu: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-        """Project ``x + mu * delta``; delta is what the token before has more (see ``token_shift``)."""
+        """Project ``x + mu * delta``; delta is the token before minus the token (see ``token_shift``)."""
         return self.linear(torch.addcmul(x, delta, mu))  # type: ignore[no-any-return]
 
 
@@ -159,7 +159,7 @@ class RWKV6Attention(Mixer):
         set_initial_values(self)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        """The shares of the tokens before, what is made of the mixtures, the recurrence, and the gated output."""
+        """The shares of the tokens before, the projections of the mixtures, the recurrence, and the gated output."""
         delta, last = token_shift(x, call.cu_seqlens, call.read("conv_state"), output_cache=True)
         r, w, k, v, g = (
             project(x, mu, delta)
@@ -189,10 +189,10 @@ class RWKV6Attention(Mixer):
         return (_apply_by_part(up, low) + self.x_bias).unbind(-2)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the paper starts these parameters from, by name; they depend on how high the layer stands.
+        """Initial values of the paper by name; they depend on the height of the layer.
 
         Args:
-            num_hidden_layers: of the model; ``layer_idx`` counts from 0.
+            num_hidden_layers: layers of the model; ``layer_idx`` counts from 0.
         """
         height, channel = height_of(self.layer_idx, num_hidden_layers), ramp(self.hidden_size)
         early = {part: 1 - channel ** (height.falling * (0.5 if part in "rg" else 1.0)) for part in PARTS}
@@ -269,6 +269,6 @@ class RWKV6FeedForward(Mixer):
         return (torch.sigmoid(self.receptance(x, delta)) * value,)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the paper starts the shares from, by name; see :meth:`RWKV6Attention.initial_values`."""
+        """Initial shares of the paper by name; see :meth:`RWKV6Attention.initial_values`."""
         share = 1 - ramp(self.hidden_size) ** height_of(self.layer_idx, num_hidden_layers).falling
         return {"key.mu": share, "receptance.mu": share}

@@ -17,9 +17,9 @@ from fla.modules.l2norm import l2norm
 from fla.modules.token_shift import token_shift
 from fla.ops.rwkv7 import chunk_rwkv7, fused_k_rwkv7, fused_mul_recurrent_rwkv7, gate_output_correction
 
-#: What is mixed of a token and the one before it, and how steeply the share of the one before falls over the channels.
+#: Parts that are mixed of a token and the one before it, and how steeply the share of the latter falls over channels.
 PARTS = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
-#: Of the log decay; its sigmoid is above 0, so that a step keeps more than exp(-exp(-0.5)) = 0.545 of each channel.
+#: Lower bound of the log decay: a step keeps more than exp(-exp(-0.5)) = 0.545 of each channel.
 DECAY = -math.exp(-0.5)
 
 
@@ -50,11 +50,11 @@ class RWKV7Attention(Mixer):
         a_low_rank_dim: rank of the projection to a.
         v_low_rank_dim: rank of the projection to how far values are drawn; the first layer has none.
         elementwise_affine: learn weight and bias of the norm of the output.
-        norm_eps: times ``head_dim``, added to its variance.
+        norm_eps: added to its variance, times ``head_dim``.
         layer_idx: the layer's place in the cache.
         fuse_norm: kept for the sake of existing configs: the norm is fused in any case.
         value_dim: value channels of all heads, ``hidden_size`` unless given; the same in all layers.
-        num_hidden_layers: of the model: what parameters start from depends on it.
+        num_hidden_layers: layers of the model; initial values depend on it.
 
     Raises:
         ValueError: an unknown mode, or sizes that do not fit.
@@ -114,7 +114,7 @@ class RWKV7Attention(Mixer):
         set_initial_values(self, num_hidden_layers or 1)
 
     def mix(self, x: torch.Tensor, call: Call, **shared: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-        """The mixtures, what is made of them, the recurrence, and the gated output; then the first layer's values."""
+        """The mixtures, their projections, the recurrence, and the gated output; then the first layer's values."""
         delta, last = token_shift(x, call.cu_seqlens, call.read("conv_state"), output_cache=True)
         xr, xw, xk, xv, xa, xg = (torch.addcmul(x, delta, self.get_parameter(f"x_{part}")) for part in PARTS)
         r, k, v, g = self.r_proj(xr), self.k_proj(xk), self.v_proj(xv), self.g_lora(xg)
@@ -146,14 +146,14 @@ class RWKV7Attention(Mixer):
             first, v_first = v, v if padding is None else padding.pad(v)
         else:
             first = v_first if padding is None else padding.unpad(v_first)
-        # Where attention stands in place of the first layer, a layer's own values are the first ones.
+        # A layer's own values are the first ones if attention stands in place of the first layer.
         return (torch.lerp(v, first, torch.sigmoid(self.v_lora(xv))) if self.layer_idx else v), v_first
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the paper starts these parameters from, by name; they depend on how high the layer stands.
+        """Initial values of the paper by name; they depend on the height of the layer.
 
         Args:
-            num_hidden_layers: of the model; ``layer_idx`` counts from 0.
+            num_hidden_layers: layers of the model; ``layer_idx`` counts from 0.
         """
         height, channel = height_of(self.layer_idx, num_hidden_layers), ramp(self.hidden_size)
         line, in_head = _line(self.key_dim), 2 * _line(self.head_dim).repeat(self.num_heads)
@@ -199,7 +199,7 @@ class RWKV7FeedForward(Mixer):
         intermediate_size: hidden channels; from ``hidden_ratio``, rounded up to a multiple of 32, unless given.
         hidden_act: activation by its name in ``fla.modules.ACT2FN``.
         layer_idx: the layer's place in the cache.
-        num_hidden_layers: of the model: what parameters start from depends on it.
+        num_hidden_layers: layers of the model; initial values depend on it.
 
     Raises:
         ValueError: an unknown activation.
@@ -233,7 +233,7 @@ class RWKV7FeedForward(Mixer):
         return (self.value(ACT2FN[self.hidden_act](self.key(torch.addcmul(x, delta, self.x_k)))),)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """What the paper starts these parameters from, by name; see :meth:`RWKV7Attention.initial_values`."""
+        """Initial values of the paper by name; see :meth:`RWKV7Attention.initial_values`."""
         falling = height_of(self.layer_idx, num_hidden_layers).falling
         return {
             "x_k": 1 - ramp(self.hidden_size) ** falling**4,
@@ -263,7 +263,7 @@ def _rank(hidden_size: int, factor: float) -> int:
 
 
 def _line(channels: int) -> torch.Tensor:
-    """From -1/2 to 1/2 over the channels."""
+    """Numbers that rise from -1/2 to 1/2 over the channels."""
     return torch.arange(channels, dtype=torch.float32) / max(channels - 1, 1) - 0.5
 
 

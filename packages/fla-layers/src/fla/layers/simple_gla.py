@@ -36,7 +36,7 @@ class SimpleGatedLinearAttention(GatedHeads):
         gate_fn: activation of the output gate by its name in ``fla.modules.ACT2FN``.
         elementwise_affine: learn a weight for the norm of the output.
         norm_eps: added to its mean square.
-        gate_logit_normalizer: what the logarithm of the forget gate is divided by.
+        gate_logit_normalizer: divisor of the forget gate's logarithm.
         fuse_norm: norm and output gate in one step, where ``gate_fn`` is swish.
         layer_idx: the layer's place in the cache.
 

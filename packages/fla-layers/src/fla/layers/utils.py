@@ -1,4 +1,4 @@
-"""Padded batches as packed sequences and back, and what layers written elsewhere ask of a cache."""
+"""Padded batches as packed sequences and back, and access to a cache for layers written elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Layer(Protocol):
 
 
 def get_unpad_data(attention_mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Where the real tokens of a padded batch are. Waits for the device.
+    """Positions of the real tokens of a padded batch. Waits for the device.
 
     Args:
         attention_mask: ``[B, T]``, 1 for a real token and 0 for padding.
@@ -150,7 +150,7 @@ def _place(layer: _Layer) -> int:
 
 
 class Padding(NamedTuple):
-    """Where the real tokens of a padded batch are; see :func:`get_unpad_data`."""
+    """Positions of the real tokens of a padded batch; see :func:`get_unpad_data`."""
 
     indices: torch.Tensor
     cu_seqlens: torch.Tensor
@@ -167,7 +167,7 @@ class Padding(NamedTuple):
 
 
 class ReadMask:
-    """A padding mask, and what has been read of it from the device; made by :func:`read_mask`.
+    """A padding mask, and the facts read of it from the device; made by :func:`read_mask`.
 
     A model makes one for each call and hands it to every layer as ``attention_mask``, so that the layers share two
     readings: one for whether there is padding, and one more, where there is, for where it lies. Nothing is kept
@@ -221,7 +221,7 @@ class ReadMask:
         return bool(((layout.first_token < before - kept) & (layout.last_padding >= before - kept)).any())
 
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> ReadMask:
-        """The same on another device, which is not read again."""
+        """Return the mask on another device, where it is not read again."""
         tensor = self.tensor.to(device, non_blocking=non_blocking)
         if tensor is self.tensor:
             return self
@@ -243,10 +243,10 @@ class ReadMask:
 
 
 class _Layout(NamedTuple):
-    """Where the padding of a mask lies, on the host."""
+    """Layout of the padding of a mask, on the host."""
 
     real_tokens: torch.Tensor
-    """``[L]``: of all rows in the last column, the last two, and so on."""
+    """``[L]``: number of tokens of all rows in the last column, the last two, and so on."""
     first_token: torch.Tensor
     """``[B]``: the column of the first token of a row that goes on among the new steps; of others L."""
     last_padding: torch.Tensor

@@ -1,7 +1,7 @@
 """Language models for Hugging Face transformers. Importing this makes them known to its Auto classes and Trainer.
 
-Each file here is a model, and ``base`` is what they share. ``train``, ``generate`` and ``convert`` are commands, and
-``commands`` is what those share.
+Each file here is a model, and ``base`` holds the code that models share. ``train``, ``generate`` and ``convert`` are
+commands, and ``commands`` holds the code that those share.
 """
 
 from fla.models.abc import ABCConfig, ABCForCausalLM, ABCModel

@@ -50,7 +50,7 @@ class BasedConfig(FLAConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
-        """As the base's, and convolutions in layers that there are, and that are not attention too."""
+        """Check as the base does, and that convolutions are in layers that exist and are not attention too."""
         super().check()
         layers = range(self.num_hidden_layers)
         wrong = [layer for layer in self.conv_layers or [] if layer not in layers or mixer_of(self.attn, layer)]
@@ -69,7 +69,7 @@ class BasedModel(FLAModel):
     mixer_keys: ClassVar[dict[str, str]] = {"mode": "attn_mode", "num_key_value_heads": "num_kv_heads"}
 
     def make_mixer(self, layer_idx: int) -> Mixer:
-        """As the base's, and a gated convolution where ``config.conv_layers`` says so."""
+        """The mixer of a layer as in the base, or a gated convolution where ``config.conv_layers`` says so."""
         if layer_idx in (self.config.conv_layers or []):
             return GatedShortConvolution(self.config.hidden_size, self.config.conv_size, layer_idx=layer_idx)
         return super().make_mixer(layer_idx)

@@ -40,7 +40,7 @@ class BitNetConfig(RopeConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.use_bitlinear_mlp:
-            # The norm before a ternary layer, and the mean of its weights, are of the whole.
+            # The norm before a ternary layer, and the mean of its weights, take in the whole matrix.
             plan = self.base_model_tp_plan or {}
             self.base_model_tp_plan = {  # type: ignore[misc]
                 name: style for name, style in plan.items() if ".mlp." not in name
@@ -66,7 +66,7 @@ class BitNetBlock(Block):
 
 
 class BitNetPreTrainedModel(FLAPreTrainedModel):
-    """What both models of BitNet can do."""
+    """The base of both models of BitNet."""
 
     config: BitNetConfig
     _is_stateful = False
@@ -96,7 +96,7 @@ class BitNetModel(BitNetPreTrainedModel, FLAModel):
             pack_bitlinear(self)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """Packed weights as they come from new ones."""
+        """Initial values of packed weights: new weights, packed."""
         values: dict[str, torch.Tensor] = {}
         for name, layer in self.named_modules():
             if isinstance(layer, PackedBitLinear):

@@ -36,7 +36,7 @@ class Mamba2Config(BackboneConfig):
     rescale_prenorm_residual: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # As a file gives them back.
+        # Files give lists back.
         self.A_init_range, self.dt_limit = list(self.A_init_range), list(self.dt_limit)
         super().__post_init__(**kwargs)
 

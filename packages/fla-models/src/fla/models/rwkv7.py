@@ -32,7 +32,7 @@ class RWKV7Config(RWKVConfig):
     use_l2warp: bool = True
 
     def check(self) -> None:
-        """As the base's, and one width for all layers."""
+        """Check as the base does, and that all layers have one width."""
         super().check()
         widths = self.value_dim
         if isinstance(widths, list) and (len(widths) != self.num_hidden_layers or len(set(widths)) != 1):

@@ -70,7 +70,7 @@ class SambaBlock(BackboneBlock):
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
     ) -> tuple[torch.Tensor, ...]:
-        """One block; see :meth:`Block.forward`."""
+        """Run the block; see :meth:`Block.forward`."""
         hidden_states, *handed_on = super().forward(hidden_states, *shared, **call)
         return (hidden_states + self.mlp(self.mlp_norm(hidden_states)), *handed_on)
 

@@ -1,6 +1,6 @@
-"""What all models share; a model of its own is a file beside this room.
+"""The base of all models; each model is a file beside this package.
 
-``modeling`` is the model that all of them are. ``configuration`` is what every config has, and ``ranges`` are the
+``modeling`` has the model that all of them are. ``configuration`` has the base of every config, and ``ranges`` the
 numbers that its keys may have. ``hybrid`` gives layers another mixer, ``losses`` has the loss, ``cache`` the states
 between calls, and ``checkpointing`` runs a block a second time with them.
 

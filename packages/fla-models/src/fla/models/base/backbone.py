@@ -1,4 +1,4 @@
-"""What the state-space models share: a block without an MLP, and the names that their checkpoints have."""
+"""Parts shared by the state-space models: a block without an MLP, and the names that their checkpoints have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fla.models.base.modeling import Block, FLAForCausalLM, FLAModel
 
 @strict
 class BackboneConfig(FLAConfig):
-    """What the configs of state-space models share.
+    """The base of the configs of state-space models.
 
     Args:
         expand: channels of the mixer over ``hidden_size``.
@@ -24,7 +24,7 @@ class BackboneConfig(FLAConfig):
         use_conv_bias: whether it has a bias.
         use_bias: whether the mixer's projections have one.
         residual_in_fp32: add up the residual stream in float32, whatever the dtype of the weights.
-        rescale_prenorm_residual: begin with output projections the smaller, the more layers there are.
+        rescale_prenorm_residual: divide initial output projections by the root of the number of layers.
     """
 
     base_model_tp_plan: ClassVar[dict[str, Any] | None] = {}
@@ -57,7 +57,7 @@ class BackboneBlock(Block):
 
     mixer_name: ClassVar[str] = "mixer"
     norm_name: ClassVar[str] = "norm"
-    """Where the norm before the mixer is found, as checkpoints have it."""
+    """Name of the norm before the mixer, as in checkpoints."""
 
     def __init__(self, config: BackboneConfig, mixer: Mixer) -> None:
         super(Block, self).__init__()
@@ -76,7 +76,7 @@ class BackboneBlock(Block):
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
     ) -> tuple[torch.Tensor, ...]:
-        """One block; see :meth:`Block.forward`."""
+        """Run the block; see :meth:`Block.forward`."""
         taken = dict(zip(self.mixer.takes, shared))
         normed = getattr(self, self.norm_name)(hidden_states)
         mixed, _, _, *handed_on = self.mixer(normed, **call, **taken)
@@ -85,7 +85,7 @@ class BackboneBlock(Block):
         return (hidden_states + mixed, *handed_on)
 
     def initial_values(self, num_hidden_layers: int) -> dict[str, torch.Tensor]:
-        """An output projection of the state space that is the smaller, the more layers there are, where asked for."""
+        """Initial output projection, divided by the root of the number of layers, where asked for."""
         projection = getattr(self.mixer, "out_proj", None)
         if projection is None or not self.rescale_prenorm_residual:
             return {}

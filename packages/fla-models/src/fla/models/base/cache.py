@@ -12,7 +12,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from fla.layers.cache import StateCache
 
-#: What this release of transformers calls the cache in outputs, and what it calls a model with.
+#: Name of the cache in the outputs of this release of transformers, and in its calls of a model.
 CACHE_NAME: Final = (
     "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 )
@@ -44,7 +44,7 @@ class Cache(StateCache, transformers.Cache):  # type: ignore[misc]  # update tak
 
     @property
     def is_linear(self) -> list[bool]:
-        """Nothing that ``generate`` may not ask for the length of."""
+        """False for the cache as a whole: ``generate`` may ask for its length."""
         return [False]
 
     def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
@@ -56,5 +56,5 @@ class Cache(StateCache, transformers.Cache):  # type: ignore[misc]  # update tak
         return self.get_seq_length(layer_idx) + query_length, 0
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
-        """-1: there is no limit."""
+        """The limit of the length: -1, for none."""
         return -1

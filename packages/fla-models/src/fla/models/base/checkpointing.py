@@ -28,7 +28,7 @@ class _OneLayer(StateCache):
         return self.layers[0]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many steps the layer has seen, padding included."""
+        """Number of steps that the layer has seen, padding included."""
         return self.layers[0].seen
 
 
@@ -44,7 +44,7 @@ def run_checkpointed(
     Args:
         checkpoint: ``torch.utils.checkpoint.checkpoint`` with its options.
         block: writes no other state than that of its layer.
-        layer: what the cache holds of it; replaced by the states after the call if that has ``use_cache``.
+        layer: its states in the cache; replaced by the states after the call if that has ``use_cache``.
         arguments: positional arguments.
         call: keyword arguments.
     """

@@ -1,4 +1,4 @@
-"""What every config of ours has, and how it is checked."""
+"""The base of all configs of ours: common keys and their checks."""
 
 from functools import cache
 from typing import Any, ClassVar
@@ -112,7 +112,7 @@ class FLAConfig(PreTrainedConfig):
         if unknown := self._unknown(kwargs):
             raise TypeError(f"{type(self).__name__}: unknown key {', '.join(unknown)}")
         for key in self.attribute_map.keys() & kwargs.keys():
-            # By the name of the field: transformers would set it unchecked.
+            # transformers would set it unchecked by its other name.
             setattr(self, self.attribute_map[key], kwargs.pop(key))
         super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         if self.tie_word_embeddings:
@@ -134,7 +134,7 @@ class FLAConfig(PreTrainedConfig):
         super().__setattr__(key, value)  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
-        """Check what hangs on several keys; a model checks it again, as keys may have been set since.
+        """Check values that must fit together; a model checks again, as keys may have been set since.
 
         Raises:
             ValueError: values that do not fit together.
@@ -147,12 +147,12 @@ class FLAConfig(PreTrainedConfig):
         return f"fla_{cls.model_type}" if cls.model_type in CONFIG_MAPPING_NAMES else cls.model_type
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers', with the type that files have."""
+        """The config as transformers writes it, with the type that files have."""
         return {**super().to_dict(), "model_type": self.saved_type()}
 
     @classmethod
     def get_config_dict(cls, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As transformers', with the type that the class has."""
+        """The dictionary as transformers reads it, with the type that the class has."""
         config_dict, kwargs = super().get_config_dict(*args, **kwargs)
         return cls._by_own_type(config_dict), kwargs
 
@@ -163,7 +163,7 @@ class FLAConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As transformers'; keys of a file that mean nothing here are dropped with a warning."""
+        """The config as transformers makes it; keys of a file that mean nothing here are dropped with a warning."""
         if unknown := cls._unknown(config_dict):
             logger.warning(f"{cls.__name__}: ignoring unknown keys {', '.join(unknown)} of the checkpoint's config")
             config_dict = {key: value for key, value in config_dict.items() if key not in unknown}

@@ -27,7 +27,7 @@ def normalise_attn(attn: Any, num_hidden_layers: int) -> dict[str, Any] | list[d
         attn: None, one mapping or several. ``layers`` are the indices of the layers, ``mixer`` the name of a class of
             ``fla.layers``, ``"Attention"`` unless given; all other keys are arguments of that class. Attention needs
             ``num_heads``.
-        num_hidden_layers: of the model.
+        num_hidden_layers: layers of the model.
 
     Raises:
         TypeError: not a mapping or a list of them.

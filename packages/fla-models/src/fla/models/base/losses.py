@@ -16,7 +16,7 @@ IGNORED = -100
 def shift_labels(
     labels: torch.Tensor, attention_mask: torch.Tensor | None = None, cu_seqlens: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """What each step has to predict: the label of the next one; nothing at padding and at the end of a sequence.
+    """Targets of each step: the label of the next one; none at padding and at the end of a sequence.
 
     Args:
         labels: ``[B, T]``, those to predict, -100 for none.
@@ -50,7 +50,7 @@ def causal_loss(
     """Mean cross entropy over the labels that count, in nats.
 
     Args:
-        config: which implementation to take.
+        config: the config that chooses the implementation.
         hidden_states: ``[B, T, D]``, used where there are no logits.
         logits: ``[B, T, vocabulary]``, or None for the fused linear loss.
         lm_head: the output layer, of the fused linear loss.
@@ -71,7 +71,7 @@ def causal_loss(
         loss = FusedCrossEntropyLoss(ignore_index=IGNORED)(logits.flatten(0, 1), targets)
     else:
         wide = logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32))
-        # Not PyTorch's own mean, which is NaN where no label counts.
+        # PyTorch's own mean is NaN where no label counts.
         loss = F.cross_entropy(wide, targets, ignore_index=IGNORED, reduction="sum") / counted.clamp(min=1)
     if logits is not None and config.use_l2warp:
         loss = l2_warp(loss, logits)

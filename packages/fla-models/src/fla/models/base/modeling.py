@@ -41,7 +41,7 @@ class Block(GradientCheckpointingLayer):
     """``x + mixer(norm(x))``, then ``x + mlp(norm(x))``."""
 
     mixer_name: ClassVar[str] = "attn"
-    """Where the mixer is found, as checkpoints have it."""
+    """Name of the mixer, as in checkpoints."""
 
     def __init__(self, config: FLAConfig, mixer: Mixer) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ class Block(GradientCheckpointingLayer):
 
     @staticmethod
     def make_norm(config: FLAConfig) -> nn.Module:
-        """The norm of the hidden states: of a block's parts, and of what comes out of the last block."""
+        """The norm of the hidden states, before a block's parts and after the last block."""
         return (RMSNorm if config.fuse_norm else nn.RMSNorm)(config.hidden_size, eps=config.norm_eps)
 
     @staticmethod
     def make_mlp(config: FLAConfig) -> nn.Module:
-        """What follows the mixer."""
+        """The MLP that follows the mixer."""
         return GatedMLP(
             config.hidden_size, config.hidden_ratio, config.intermediate_size, config.hidden_act, config.fuse_swiglu
         )
@@ -83,11 +83,11 @@ class Block(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
     ) -> tuple[torch.Tensor, ...]:
-        """One block.
+        """Run the block.
 
         Args:
             hidden_states: ``[B, T, D]``.
-            *shared: what the mixer ``takes``, in that order; None for what there is none of. One by one, because
+            *shared: values that the mixer ``takes``, in that order; None for a missing one. One by one, because
                 reentrant checkpointing would lose the gradients of tensors in a dict.
             **call: mask, cache and packing, as :meth:`fla.layers.Mixer.forward` has them.
 
@@ -107,7 +107,7 @@ class Block(GradientCheckpointingLayer):
 
 
 class FLAPreTrainedModel(PreTrainedModel):
-    """What transformers is told of all our models."""
+    """The base of all our models, with the properties that transformers asks for."""
 
     config: FLAConfig
     base_model_prefix = "model"
@@ -161,11 +161,11 @@ class FLAModel(FLAPreTrainedModel):
     mixer_keys: ClassVar[Mapping[str, str]] = {}
     """Mixer argument -> config key, where the names differ; the others go by name."""
     mixer_values: ClassVar[Mapping[str, Any]] = {}
-    """Mixer argument -> its value whatever the config says: what flash-linear-attention does not hand to its layers, so
-    that checkpoints give what they gave there."""
+    """Mixer argument -> its value whatever the config says. flash-linear-attention does not pass these keys to its
+    layers, and its checkpoints must give the same results here."""
     block_class: ClassVar[type[Block]] = Block
     norm_name: ClassVar[str] = "norm"
-    """Where the last norm is found, as checkpoints have it."""
+    """Name of the last norm, as in checkpoints."""
 
     def __init__(self, config: FLAConfig) -> None:
         super().__init__(config)
@@ -405,7 +405,7 @@ class FLAForCausalLM(FLAPreTrainedModel, GenerationMixin):
         return self.training and self.config.fuse_linear_cross_entropy and is_bare_linear(self.lm_head)
 
     def _prepare_generation_config(self, generation_config: Any, *args: Any, **kwargs: Any) -> Any:
-        # Before transformers, which passes by "hybrid" in silence.
+        # transformers would pass over "hybrid" in silence, so this check comes first.
         configs = [config for config in (generation_config, self.generation_config) if config is not None]
         asked = [kwargs.get("cache_implementation"), *(config.cache_implementation for config in configs)]
         implementation = next((name for name in asked if name is not None), None)

@@ -1,10 +1,10 @@
-"""Which numbers the keys of configs may have, whatever the model."""
+"""Ranges of the numbers in configs, whatever the model."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: Sizes, counts, widths and factors: of nothing there is nothing to compute.
+#: Sizes, counts, widths and factors: with 0 there would be nothing to compute.
 _ABOVE_ZERO = frozenset(
     (
         *("vocab_size", "hidden_size", "num_hidden_layers", "hidden_ratio", "intermediate_size"),
@@ -17,7 +17,7 @@ _ABOVE_ZERO = frozenset(
         *("gate_logit_normalizer", "rope_theta"),
     )
 )
-#: What is added to a sum of squares or is the bound of a spread.
+#: Terms that are added to a sum of squares, and bounds of a spread.
 _NOT_BELOW_ZERO = frozenset(
     (
         *("norm_eps", "output_norm_eps", "qk_norm_eps", "bitlinear_norm_eps", "eps", "initializer_range"),
@@ -27,7 +27,7 @@ _NOT_BELOW_ZERO = frozenset(
 
 
 def check_range(key: str, value: Any) -> None:
-    """Check a number, or the numbers of a list; what is none, None among it, is left to others.
+    """Check a number, or the numbers of a list; other values, such as None, are left to others.
 
     Raises:
         ValueError: a number that the key may not have.

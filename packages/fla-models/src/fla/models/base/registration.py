@@ -30,11 +30,11 @@ def register(config: type[FLAConfig], model: type[FLAModel], causal_lm: type[FLA
     saved = config.saved_type()
     if saved != config.model_type:
         _SHARED_TYPES[config.model_type] = config, causal_lm
-    # Not by AutoConfig, which wants the class to have this type.
+    # AutoConfig would want the class to have this type.
     CONFIG_MAPPING.register(saved, config, exist_ok=True)
     AutoModel.register(config, model, exist_ok=True)
     AutoModelForCausalLM.register(config, causal_lm, exist_ok=True)
-    # By the name of the class: the Trainer shifts labels that it smooths, and pipelines and servers know what it does.
+    # The Trainer shifts labels that it smooths, and pipelines and servers know what it does, by the name of the class.
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[saved] = causal_lm.__name__
 
 

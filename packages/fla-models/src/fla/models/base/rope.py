@@ -26,7 +26,7 @@ class RopeConfig(FLAConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """As the base's; ``rope_theta`` and ``rope_scaling`` among the keywords go before those of the dictionary."""
+        """The config as the base makes it; keywords go before ``rope_theta`` and ``rope_scaling`` of the dictionary."""
         fields: tuple[str, ...] = ("rope_theta", "rope_scaling")
         given = {key: kwargs.pop(key) for key in fields if key in kwargs}
         return super().from_dict(
@@ -34,7 +34,7 @@ class RopeConfig(FLAConfig):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers'."""
+        """The config as transformers writes it, with ``rope_parameters``."""
         written: dict[str, Any] = super().to_dict()
         if self.rope_scaling is not None:
             del written["rope_scaling"]

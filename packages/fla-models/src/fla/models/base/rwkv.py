@@ -1,4 +1,4 @@
-"""What the RWKV models share: their block, and the keys of their configs that say how it is made."""
+"""Parts shared by the RWKV models: their block, and the keys of their configs that say how it is made."""
 
 from typing import Any, ClassVar
 
@@ -49,7 +49,7 @@ class RWKVBlock(Block):
     def forward(
         self, hidden_states: torch.Tensor, *shared: torch.Tensor | None, **call: Any
     ) -> tuple[torch.Tensor, ...]:
-        """One block; see :meth:`Block.forward`."""
+        """Run the block; see :meth:`Block.forward`."""
         if hasattr(self, "pre_norm"):
             hidden_states = self.pre_norm(hidden_states)
         taken = dict(zip(self.attn.takes, shared))

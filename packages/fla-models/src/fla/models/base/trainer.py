@@ -13,7 +13,7 @@ from fla.modules.weight_decay import undecayed_parameters
 
 
 def teach_weight_decay() -> None:
-    """Keep the Trainer from decaying what our modules say must not.
+    """Keep the Trainer from decaying the parameters that our modules exempt.
 
     It finds norms by the type ``nn.LayerNorm`` and by names that end in ``norm``, and asks no model, so that what finds
     them must be wrapped (transformers 5.17). For models of others nothing changes: their modules say nothing.

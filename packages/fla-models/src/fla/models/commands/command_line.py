@@ -1,4 +1,4 @@
-"""What a command line needs: errors in one line, numbers checked, one voice among several processes."""
+"""Parts of a command line: errors in one line, checks of numbers, one voice among several processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DISK_ERRORS = frozenset({errno.EACCES, errno.EDQUOT, errno.ENOSPC, errno.EPERM,
 
 
 class UserError(Exception):
-    """What the person who typed the command can put right; told in one line."""
+    """An error that the person who typed the command can put right; told in one line."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -78,7 +78,7 @@ def positive_int(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """What every random generator takes as a seed, for argparse."""
+    """A seed that every random generator takes, for argparse."""
     return int(_number(text, int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 2**32 - 1"))
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: what it was started with, which checkpoints are whole, and where it goes on.
+"""The folder of a training run: its settings, the checkpoints that are whole, and the one to go on from.
 
 A checkpoint is whole once it holds a list of its files and their sizes, which is written last. One that a crash or a
 full disk cut short has no list, or one that does not fit, and is passed over.
@@ -26,8 +26,8 @@ def open_run(folder: Path, started_with: Mapping[str, Any], mode: str) -> Path |
     """Make the folder ready for a run and find the checkpoint from which to go on.
 
     Args:
-        folder: of the run.
-        started_with: what may not change in the course of a run, by the name it is known by.
+        folder: the folder of the run.
+        started_with: settings that may not change in the course of a run, by the names people know them by.
         mode: ``"auto"`` goes on where there is a checkpoint, ``"resume"`` insists on one, ``"fresh"`` starts over.
 
     Returns:
@@ -68,7 +68,7 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def steps_of(checkpoint: Path) -> int:
-    """How many steps had been made when it was written."""
+    """Number of steps that had been made when it was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
@@ -78,7 +78,7 @@ def mark_whole(checkpoint: Path) -> None:
 
 
 def flaw(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, None where it is whole."""
+    """The flaw of a checkpoint, None where it is whole."""
     try:
         listed = json.loads((checkpoint / _WHOLE).read_text())
     except (OSError, ValueError):

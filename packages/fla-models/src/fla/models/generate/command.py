@@ -80,11 +80,11 @@ def write_text(
     """Print the continuation of a text while it is written.
 
     Args:
-        model: what `load` returned, on any device.
-        tokenizer: of the model.
+        model: the model that `load` returned, on any device.
+        tokenizer: the tokenizer of the model.
         prompt: the text to continue; a new text if it is empty.
         tokens: at most so many new ones; the end of the text ends it sooner.
-        temperature: of sampling.
+        temperature: the temperature of sampling.
         top_p: sample from the likeliest tokens that have this probability together.
         greedy: take the likeliest token instead.
 

@@ -73,7 +73,7 @@ class Run:
     prompt: str
 
     def started_with(self, corpus: Corpus, sequences: int) -> dict[str, Any]:
-        """What may not change in the course of the run, by the names people know it by."""
+        """Settings that may not change in the course of the run, by the names people know them by."""
         return {
             "--model": self.model,
             "--size": self.size,

@@ -41,7 +41,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this corpus from others."""
+        """A digest that tells this corpus from others."""
         digest = sha256(self.train.numpy().tobytes())
         digest.update(self.held_out.numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -114,7 +114,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 def _dataset(name: str) -> Iterator[bytes]:
     path = Path(name)
-    # What looks like a path would only send somebody who misspelt it to the network.
+    # A name that looks like a path would only send somebody who misspelt it to the network.
     is_path = name.startswith((".", "/", "~", "\\")) or path.suffix[1:].isalpha()
     if is_path or not _DATASET_NAME.fullmatch(name):
         raise UserError(f"--data: there is no file or folder {name}")
@@ -205,7 +205,7 @@ class HeldOutWindows(Dataset[dict[str, torch.Tensor]]):
         return self.windows[:, 1:]
 
     def bits_per_byte(self, loss: float) -> float:
-        """From the mean loss of a token in nats; bytes pay for the tokens between texts."""
+        """Bits per byte by the mean loss of a token in nats; bytes pay for the tokens between texts."""
         tokens = self._targets.numel()
         count = int((self._targets != END_OF_TEXT).sum())
         return loss * tokens / max(1, count) / math.log(2)
@@ -218,7 +218,7 @@ class HeldOutWindows(Dataset[dict[str, torch.Tensor]]):
 
 
 def windows(corpus: Corpus, length: int, count: int, seed: int) -> tuple[RandomWindows, HeldOutWindows]:
-    """What to train on and what to measure on.
+    """The windows to train on, and those to measure on.
 
     Raises:
         UserError: the text is shorter than a sequence.

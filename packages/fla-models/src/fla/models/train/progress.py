@@ -1,4 +1,4 @@
-"""What is shown while a model trains: a bar on a terminal, else a line at each measurement."""
+"""The display while a model trains: a bar on a terminal, else a line at each measurement."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Progress(TrainerCallback):
     """Loss, speed and memory.
 
     Args:
-        tokens_per_step: over all processes.
-        to_bits: what makes bits per byte of a held-out loss in nats per token.
+        tokens_per_step: tokens of all processes.
+        to_bits: makes bits per byte of a held-out loss in nats per token.
     """
 
     def __init__(self, tokens_per_step: int, to_bits: Callable[[float], float]) -> None:

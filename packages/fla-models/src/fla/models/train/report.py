@@ -1,4 +1,4 @@
-"""What a run leaves behind besides the model: its numbers and the picture of its loss."""
+"""Results of a run besides the model: its numbers and the picture of its loss."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def plot_loss(
     """Draw the loss of training and of the held-out text over the steps, as a PNG.
 
     Args:
-        path: of the PNG.
-        title: above it.
+        path: the path of the PNG.
+        title: the title above it.
         history: a Trainer's log.
-        to_bits: what makes bits per byte of a held-out loss in nats per token.
+        to_bits: makes bits per byte of a held-out loss in nats per token.
         order_0: bits per byte of byte frequencies alone.
     """
     # The object interface needs no display and leaves the settings of pyplot alone.

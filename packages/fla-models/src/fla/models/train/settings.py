@@ -1,4 +1,4 @@
-"""What to train: sizes and defaults by device, and the config of a model type from them and from ``--set``."""
+"""Settings of training: sizes and defaults by device, and the config of a model type from them and from ``--set``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fla.models.base.registration import config_of_shared_type, own_types
 from fla.models.commands.command_line import UserError, one_line, suggest
 from fla.models.train.tokenizer import END_OF_TEXT, VOCABULARY
 
-#: What configs and models raise over values that do not fit together.
+#: Errors that configs and models raise over values that do not fit together.
 _BAD_VALUE = (
     ValueError,
     TypeError,
@@ -54,7 +54,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a kind of device has time for in a couple of minutes."""
+    """Defaults of a kind of device: as much as it has time for in a couple of minutes."""
 
     size: str
     batch: int
@@ -90,7 +90,7 @@ def make_config(model_type: str, size: Size, length: int, overrides: Mapping[str
     Args:
         model_type: any that ``AutoModelForCausalLM`` knows; ours where both we and transformers have it.
         size: its shape.
-        length: of the sequences it is trained on.
+        length: length of the sequences it is trained on.
         overrides: keys of the config that are wanted otherwise.
 
     Raises:
@@ -146,7 +146,7 @@ def _shape(size: Size, length: int, known: Mapping[str, Any]) -> dict[str, Any]:
         # Neighbouring bytes belong together: a convolution is worth more here than anything else of its cost.
         "use_short_conv": True,
     }
-    # Where these are None, the config works them out.
+    # The config works these out where they are None.
     if_set = {
         "num_heads": size.heads,
         "num_attention_heads": size.heads,

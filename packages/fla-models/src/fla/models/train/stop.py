@@ -1,4 +1,4 @@
-"""How a run ends before its last step without losing anything: Ctrl-C or SIGTERM, then a checkpoint, then the end."""
+"""Stop of a run before its last step without loss: Ctrl-C or SIGTERM, then a checkpoint, then the end."""
 
 from __future__ import annotations
 

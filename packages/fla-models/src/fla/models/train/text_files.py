@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fla.models.commands.command_line import UserError
 
-#: How files begin that hold something else.
+#: Beginnings of files that hold something else.
 _BEGINNINGS = {
     b"PAR1": "a Parquet file",
     b"ARROW1": "an Arrow file",
@@ -31,8 +31,8 @@ def check_text(path: Path, content: bytes) -> None:
     """Check that a file holds plain text.
 
     Args:
-        path: of the file.
-        content: what was read of it, from its start.
+        path: the path of the file.
+        content: the bytes read of it, from its start.
 
     Raises:
         UserError: something else.
@@ -73,7 +73,7 @@ def _other_kind(path: Path, content: bytes) -> str | None:
 
 def _is_utf8(content: bytes) -> bool:
     try:
-        # What was read may end within a character.
+        # The bytes read may end within a character.
         codecs.getincrementaldecoder("utf-8")().decode(content, final=False)
     except UnicodeDecodeError:
         return False

@@ -50,7 +50,7 @@ class _Source(NamedTuple):
     """Config and weights as ours."""
 
 
-#: By transformers' ``model_type``.
+#: Sources by transformers' ``model_type``.
 _TRANSFORMERS = {
     **{
         model_type: _Source("transformers'", TransformerForCausalLM, read_transformer)
@@ -59,12 +59,12 @@ _TRANSFORMERS = {
     "mamba": _Source("transformers'", MambaForCausalLM, read_mamba_of_transformers),
     "mamba2": _Source("transformers'", Mamba2ForCausalLM, read_mamba2_of_transformers),
 }
-#: By the ``layer`` of state-spaces.
+#: Sources by the ``layer`` of state-spaces.
 _STATE_SPACES = {
     "Mamba1": _Source("state-spaces'", MambaForCausalLM, read_mamba_of_state_spaces),
     "Mamba2": _Source("state-spaces'", Mamba2ForCausalLM, read_mamba2_of_state_spaces),
 }
-#: By a weight that no other has.
+#: Sources by a weight that no other has.
 _RWKV = {
     "blocks.0.att.time_maa_w1": _Source("RWKV's", RWKV6ForCausalLM, lambda config, weights: read_rwkv6(weights)),
     "blocks.0.att.r_k": _Source("RWKV's", RWKV7ForCausalLM, lambda config, weights: read_rwkv7(weights)),
@@ -88,7 +88,7 @@ def _save_release(convert: Callable[[Any], Weights]) -> Callable[[Any, Path], No
     return lambda model, folder: torch.save(convert(model), folder / f"{model.config.model_type}.pth")
 
 
-#: What our models become, by their own type and the wanted one.
+#: Ways to write our models for other programs, by our type and the wanted one.
 _BACK: dict[str, dict[str, Callable[[Any, Path], None]]] = {
     "transformer": {"transformers": _save_transformers(transformer_to_transformers)},
     "mamba": {
@@ -151,7 +151,7 @@ def convert_checkpoint(source: str | Path, destination: str | Path, to: str | No
 
 
 def _convert(checkpoint: Checkpoint, source: Path, destination: Path, to: str | None) -> str:
-    """Another program's as ours."""
+    """Convert another program's checkpoint to ours."""
     kind, config = _kind_of(checkpoint, source)
     converted = kind.read(config, checkpoint)
     ours = converted.config.model_type
@@ -164,7 +164,7 @@ def _convert(checkpoint: Checkpoint, source: Path, destination: Path, to: str | 
 
 
 def _convert_back(config: dict[str, Any], source: Path, destination: Path, to: str | None) -> str:
-    """Ours as another program's."""
+    """Convert a checkpoint of ours to another program's."""
     model_type = own_type(config)
     forms = _BACK.get(model_type)
     if forms is None:
@@ -180,7 +180,7 @@ def _convert_back(config: dict[str, Any], source: Path, destination: Path, to: s
 
 
 def _kind_of(checkpoint: Checkpoint, source: Path) -> tuple[_Source, Any]:
-    """What a checkpoint is, and its config as the one who reads it wants it."""
+    """The kind of a checkpoint, and its config as the reader of that kind takes it."""
     config = checkpoint.config
     if config is None:
         for name, kind in _RWKV.items():

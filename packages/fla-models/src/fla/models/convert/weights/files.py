@@ -26,7 +26,7 @@ class Checkpoint(Mapping[str, torch.Tensor]):
         source: a folder of weights, with ``config.json`` or without, or a file of weights.
 
     Attributes:
-        config: what ``config.json`` says, None if there is none.
+        config: content of ``config.json``, None if there is none.
 
     Raises:
         ValueError: there are no weights, or they cannot be read.
@@ -67,7 +67,7 @@ class Checkpoint(Mapping[str, torch.Tensor]):
         try:
             if file.suffix == ".safetensors":
                 return self._open.enter_context(safetensors.safe_open(file, "pt"))
-            # What PyTorch wrote before its files were archives cannot be mapped.
+            # Files that PyTorch wrote before they were archives cannot be mapped.
             weights = torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
         except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = str(error).strip().partition("\n")[0]

@@ -29,7 +29,7 @@ def hollow(model_class: type[AnyModel], config: PreTrainedConfig) -> AnyModel:
 
 
 def around(model_class: type[AnyModel], converted: Converted[AnyConfig]) -> AnyModel:
-    """One of our models that consists of these very weights, which may lie in a file still.
+    """Make one of our models around these very weights, which may lie in a file still.
 
     Raises:
         ValueError: weights that are missing, unknown or of another shape.
@@ -38,7 +38,7 @@ def around(model_class: type[AnyModel], converted: Converted[AnyConfig]) -> AnyM
 
 
 def filled(model_class: type[AnyModel], converted: Converted[AnyConfig]) -> AnyModel:
-    """Anybody's model with copies of these weights, each in its own dtype; see :func:`around`."""
+    """Make anybody's model with copies of these weights, each in its own dtype; see :func:`around`."""
     copies = {name: tensor.detach().clone() for name, tensor in converted.weights.items()}
     model = _with_weights(model_class(converted.config).eval(), copies)  # type: ignore[no-untyped-call]
     # Transformers' models have tables of their own, which stay in float32.

@@ -54,7 +54,7 @@ _MAMBA2_STATE_SPACES = {
     "use_bias": "bias",
     "use_conv_bias": "conv_bias",
 }
-#: What our Mamba-2 can be and those of transformers cannot.
+#: Options that our Mamba-2 has and transformers' has not, with the values that the latter amounts to.
 _MAMBA2_ONLY_OURS = {"rmsnorm": True, "norm_before_gate": False, "D_has_hdim": False}
 _EMBEDDING = {"ours": "backbone.embeddings.weight", "state_spaces": "backbone.embedding.weight"}
 

@@ -19,12 +19,12 @@ _OUTPUT_EPS, _EPS = 64e-5, 1e-5
 _HEAD_DIM_7 = 64
 #: The end of a text in both vocabularies that the releases have.
 _END_OF_TEXT = 0
-#: What RWKV-6 mixes of a token and the one before it, in the order of the releases and in ours.
+#: Parts that RWKV-6 mixes of a token and the one before it, in the order of the releases and in ours.
 _PARTS_6, _OUR_PARTS_6 = "wkvrg", "rwkvg"
 
 
 class _Form(NamedTuple):
-    """How a tensor of a release becomes ours, and back."""
+    """The conversion of a tensor of a release to ours, and back."""
 
     read: Callable[[torch.Tensor], torch.Tensor]
     write: Callable[[torch.Tensor], torch.Tensor]
@@ -79,7 +79,7 @@ _BLOCK_6 = {
     "ffn.key.weight": ("ffn.key.linear.weight", _SAME),
     "ffn.receptance.weight": ("ffn.receptance.linear.weight", _SAME),
 }
-#: Of the shares that RWKV-6 mixes, which ours keeps in another arrangement.
+#: Weights of the shares that RWKV-6 mixes, which ours keeps in another arrangement.
 _SHARES_6 = ("att.time_maa_w1", "att.time_maa_w2", *(f"att.time_maa_{part}" for part in _PARTS_6))
 _BLOCK_7 = {
     **_BLOCK,
@@ -96,7 +96,7 @@ _BLOCK_7 = {
     "ffn.x_k": ("ffn.x_k", _VECTOR),
     "ffn.key.weight": ("ffn.key.weight", _SAME),
 }
-#: What the first layer draws its values towards itself with: some releases hold it, and it is not read.
+#: Weights by which the first layer would draw its values towards itself: some releases hold them, none is read.
 _IDLE_7 = tuple(f"blocks.0.att.v{n}" for n in range(3))
 
 
@@ -109,7 +109,7 @@ def rwkv6_from_release(weights: Weights) -> RWKV6ForCausalLM:
         rwkv6_from_release(release).save_pretrained("ours")
 
     Args:
-        weights: by their names in the file: ``emb.weight``, ``blocks.0.att.time_maa_x`` and so on.
+        weights: the weights by their names in the file: ``emb.weight``, ``blocks.0.att.time_maa_x`` and so on.
 
     Returns:
         Our model, in the dtype and on the device of the weights. All sizes follow from their shapes.
@@ -157,7 +157,7 @@ def rwkv7_from_release(weights: Weights) -> RWKV7ForCausalLM:
         rwkv7_from_release(release).save_pretrained("ours")
 
     Args:
-        weights: by their names in the file: ``emb.weight``, ``blocks.0.att.x_r`` and so on.
+        weights: the weights by their names in the file: ``emb.weight``, ``blocks.0.att.x_r`` and so on.
 
     Returns:
         Our model, in the dtype and on the device of the weights. All sizes follow from their shapes.
@@ -247,7 +247,7 @@ def _read(weights: Weights, names: dict[str, tuple[str, _Form]], others: tuple[s
 
 
 def _shape(weights: Weights) -> dict[str, Any]:
-    """What both configs have."""
+    """The keys that both configs have."""
     blocks = {match[1] for name in weights if (match := re.match(r"blocks\.(\d+)\.", name))}
     vocab_size, hidden_size = weights["emb.weight"].shape
     return {

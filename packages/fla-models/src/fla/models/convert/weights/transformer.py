@@ -29,13 +29,13 @@ _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 class _Kind(NamedTuple):
-    """One of transformers' model types: what its attention has."""
+    """One of transformers' model types, and the options of its attention."""
 
     stem: str
     biases: Callable[[Any], tuple[bool, bool]]
-    """Of queries, keys and values, and of the output, by its config."""
+    """Biases of queries, keys and values, and of the output, by the config."""
     windows: Callable[[Any], Iterable[int | None]] = lambda config: [None] * config.num_hidden_layers
-    """Of each layer, by its config."""
+    """Window of each layer, by the config."""
     qk_norm: bool = False
 
 
@@ -200,7 +200,7 @@ def _check_way_back(model: TransformerForCausalLM, config: Any, kind: _Kind) -> 
 
 
 def _facts(block: Any) -> dict[str, Any]:
-    """What tells one block from another."""
+    """The properties that tell one block from another."""
     attention = block.attn
     facts = {key: getattr(attention, key) for key in ("num_heads", "num_kv_heads", "head_dim", "qk_norm")}
     return {

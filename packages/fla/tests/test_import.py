@@ -70,7 +70,7 @@ def loaded(module: str, before: str = "") -> set[str]:
 
 def test_fla_alone_is_light() -> None:
     assert cost("fla") < 0.1
-    assert not loaded("fla") & {"torch", "transformers", "triton", "einops", "numpy"}
+    assert not loaded("fla") & {"torch", "transformers", "triton", "numpy"}
 
 
 def test_ops_cost_torch_and_little_more() -> None:

@@ -1,8 +1,10 @@
 """What users hold on to, as the code has it now, and the files beside this one that ``test_guard.py`` compares it with.
 
-    python packages/fla/tests/guard/record.py
+    python packages/fla/tests/guard/record.py names ops
 
-writes them anew. Run it only where a change to them is meant: what they name is in other people's programs and files.
+writes those lists anew: ``names``, ``contents``, ``ops``, ``models``, ``commands``. Run it only where a change to them
+is meant: what they name is in other people's programs and files. ``files`` writes what the code of a release writes,
+and stays as it is until the next: later code has to read it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
 from dataclasses import is_dataclass
 from importlib import import_module
@@ -254,13 +256,8 @@ def _write_model(expected: dict[str, torch.Tensor]) -> None:
 
 
 @torch.no_grad()
-def main() -> None:
-    """Write all of it."""
-    write("names", {path: signatures(path, names(path)) for path in modules()})
-    write("contents", {part: contents(part) for part in PARTS})
-    write("ops", ops())
-    write("models", {stem: model(stem) for stem in stems()})
-    write("commands", {command: options(command) for command in COMMANDS})
+def write_files() -> None:
+    """Write the files that later code has to read."""
     shutil.rmtree(FILES, ignore_errors=True)
     FILES.mkdir()
     torch.manual_seed(0)
@@ -271,5 +268,31 @@ def main() -> None:
     _write_training()
 
 
+def names_of_all() -> dict[str, Any]:
+    """The names of every public module; those recorded at paths that have moved stay."""
+    found, recorded = set(modules()), read("names")
+    return {
+        path: signatures(path, names(path) if path in found else recorded[path])
+        for path in {**recorded, **dict.fromkeys(sorted(found))}
+    }
+
+
+LISTS: dict[str, Callable[[], Any]] = {
+    "names": names_of_all,
+    "contents": lambda: {part: contents(part) for part in PARTS},
+    "ops": ops,
+    "models": lambda: {stem: model(stem) for stem in stems()},
+    "commands": lambda: {command: options(command) for command in COMMANDS},
+}
+
+
+def main(wanted: list[str]) -> None:
+    """Write the lists that are named, or the files."""
+    if not wanted or (unknown := set(wanted) - {*LISTS, "files"}):
+        sys.exit(f"expected some of {', '.join([*LISTS, 'files'])}, got {' '.join(unknown) if wanted else 'nothing'}")
+    for name in wanted:
+        write_files() if name == "files" else write(name, LISTS[name]())
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -40,6 +40,13 @@ def chunk_abc(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HQ, V]`` in the dtype of v; the states in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> s = torch.randn(1, 64, 2, 16)
+        >>> o, _ = chunk_abc(q, k, v, s)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return chunk_gsa(q, k, v, s, None, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens, backend=backend)
 
@@ -58,6 +65,13 @@ def fused_recurrent_abc(
     """Attention with bounded memory control, one step after the other (arXiv 2110.02488).
 
     The recurrence, arguments, precision, results and errors are those of :func:`chunk_abc`.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> s = torch.randn(1, 64, 2, 16)
+        >>> o, _ = fused_recurrent_abc(q, k, v, s)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return fused_recurrent_gsa(
         q, k, v, s, None, scale, initial_state, output_final_state, cu_seqlens=cu_seqlens, backend=backend

@@ -69,6 +69,11 @@ def parallel_attn(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or an unknown backend.
+
+    Example:
+        >>> q, k, v = torch.randn(1, 64, 4, 32), *torch.randn(2, 1, 64, 2, 32)
+        >>> parallel_attn(q, k, v, window_size=16).shape
+        torch.Size([1, 64, 4, 32])
     """
     _check(q, k, v, window_size, cu_seqlens, cu_seqlens_k)
     if _choose(backend) == "reference":

@@ -57,6 +57,12 @@ def parallel_based(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, S without z where ``use_norm``, or a backend
             that cannot run here.
+
+    Example:
+        >>> q, k = torch.randn(2, 1, 64, 2, 16)
+        >>> v = torch.randn(1, 64, 2, 32)
+        >>> parallel_based(q, k, v).shape
+        torch.Size([1, 64, 2, 32])
     """
     scale = check_heads(q, k, v, {}, scale, None, cu_seqlens)
     width = taylor_width(q.shape[-1])

@@ -59,6 +59,14 @@ def chunk_comba(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, _ = chunk_comba(q, k, v, p=0.9 * k, g=g, beta=beta)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     others = {"p": (p, "B T H K"), "g": (g, "B T HV"), "beta": (beta, "B T HV?")}
@@ -122,6 +130,14 @@ def fused_recurrent_comba(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, _ = fused_recurrent_comba(q, k, p=0.9 * k, v=v, g=g, beta=beta)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     others = {"p": (p, "B T H K"), "g": (g, "B T HV"), "beta": (beta, "B T HV?")}
     scale = check_heads(q, k, v, others, scale, initial_state, cu_seqlens, grouped=True)

@@ -54,6 +54,13 @@ def chunk_delta_rule(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> o, state = chunk_delta_rule(q, k, v, beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     others = {"beta": (beta, "B T HV")}
@@ -115,6 +122,13 @@ def fused_recurrent_delta_rule(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> o, state = fused_recurrent_delta_rule(q, k, v, beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     per_channel = isinstance(beta, torch.Tensor) and beta.dim() == 4
     others = {"beta": (beta, "B T HV V" if per_channel else "B T HV?")}
@@ -170,6 +184,13 @@ def parallel_delta_rule(
 
     Raises:
         ValueError: the matrix of packed sequences is asked for.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> o, attention = parallel_delta_rule(q, k, v, beta, output_attentions=True)
+        >>> attention.shape
+        torch.Size([1, 2, 64, 64])
     """
     if output_attentions and cu_seqlens is not None:
         raise ValueError("output_attentions: there is no one matrix of packed sequences; expected cu_seqlens=None")

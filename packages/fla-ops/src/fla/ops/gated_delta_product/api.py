@@ -63,6 +63,14 @@ def chunk_gated_delta_product(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, g = torch.randn(1, 64, 2, 32), F.logsigmoid(torch.randn(1, 64, 2))
+        >>> k, v = F.normalize(torch.randn(1, 128, 2, 32), dim=-1), torch.randn(1, 128, 2, 32)
+        >>> beta = torch.rand(1, 128, 2)
+        >>> o, _ = chunk_gated_delta_product(q, k, v, g, beta, num_householder=2)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return _gated_delta_product(
         q,
@@ -103,6 +111,14 @@ def fused_recurrent_gated_delta_product(
         o_t = scale \cdot S_{t,n}^\top q_t
 
     Arguments, precision, results and errors are those of :func:`chunk_gated_delta_product`.
+
+    Example:
+        >>> q, g = torch.randn(1, 64, 2, 32), F.logsigmoid(torch.randn(1, 64, 2))
+        >>> k, v = F.normalize(torch.randn(1, 128, 2, 32), dim=-1), torch.randn(1, 128, 2, 32)
+        >>> beta = torch.rand(1, 128, 2)
+        >>> o, _ = fused_recurrent_gated_delta_product(q, k, v, g, beta, num_householder=2)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return _gated_delta_product(
         q,

@@ -73,6 +73,14 @@ def chunk_gated_delta_rule(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, a gate without its parameters or with some it
             does not use, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, state = chunk_gated_delta_rule(q, k, v, g=g, beta=beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu, cu_seq_lens_q)
     gates = {"g": (g, "B T HV?"), "beta": (beta, "B T HV")}
@@ -168,6 +176,14 @@ def fused_recurrent_gated_delta_rule(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, state = fused_recurrent_gated_delta_rule(q, k, v, g=g, beta=beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seq_lens_q=cu_seq_lens_q)
     per_channel = beta is not None and beta.dim() == 4

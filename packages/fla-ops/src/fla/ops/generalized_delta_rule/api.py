@@ -64,6 +64,14 @@ def chunk_dplr_delta_rule(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = chunk_dplr_delta_rule(q, k, v, a, b, gk=F.logsigmoid(torch.randn(1, 64, 2, 32)))
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens)
@@ -121,6 +129,14 @@ def fused_recurrent_dplr_delta_rule(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = fused_recurrent_dplr_delta_rule(q, k, v, a, b, gk=F.logsigmoid(torch.randn(1, 64, 2, 32)))
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     scale = check_operands(q, k, v, a, b, gk, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)
@@ -178,6 +194,14 @@ def chunk_iplr_delta_rule(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = chunk_iplr_delta_rule(q, k, v, a, b)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return chunk_dplr_delta_rule(
         q,
@@ -229,6 +253,14 @@ def fused_recurrent_iplr_delta_rule(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = fused_recurrent_iplr_delta_rule(q, k, v, a, b)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return fused_recurrent_dplr_delta_rule(
         q, k, v, a, b, None, scale, initial_state, output_final_state, reverse, cu_seqlens, backend

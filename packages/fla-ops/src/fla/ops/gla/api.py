@@ -53,6 +53,13 @@ def chunk_gla(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 32))
+        >>> o, state = chunk_gla(q, k, v, g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     gates = {"g": (g, "B T H K")}
@@ -113,6 +120,13 @@ def fused_recurrent_gla(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 32))
+        >>> o, state = fused_recurrent_gla(q, k, v, gk=g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     gates = {"gk": (gk, "B T H K?"), "gv": (gv, "B T H V?")}
     scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first)

@@ -74,6 +74,14 @@ def chunk_gsa(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> s = torch.randn(1, 64, 2, 16)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 16))
+        >>> o, _ = chunk_gsa(q, k, v, s, g)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens)
@@ -130,6 +138,14 @@ def fused_recurrent_gsa(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HQ, V]`` in the dtype of v; the states in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> s = torch.randn(1, 64, 2, 16)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 16))
+        >>> o, _ = fused_recurrent_gsa(q, k, v, s, g)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     scale = _check(q, k, v, s, g, scale, initial_state, cu_seqlens)
     chosen = choose_backend(q, backend)

@@ -49,6 +49,12 @@ def chunk_hgrn(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> x, g = torch.randn(1, 64, 32), F.logsigmoid(torch.randn(1, 64, 32))
+        >>> o, state = chunk_hgrn(x, g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 32]), torch.Size([1, 32]))
     """
     sizes = bind_shapes({"x": (x, "B T D"), "g": (g, "B T D")})
     check_not_empty(sizes)
@@ -90,5 +96,11 @@ def fused_recurrent_hgrn(
 
     Returns:
         ``(o, final_state)``, and errors, as :func:`chunk_hgrn`.
+
+    Example:
+        >>> x, g = torch.randn(1, 64, 32), F.logsigmoid(torch.randn(1, 64, 32))
+        >>> o, state = fused_recurrent_hgrn(x, g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 32]), torch.Size([1, 32]))
     """
     return chunk_hgrn(x, g, initial_state, output_final_state, cu_seqlens, backend)

@@ -83,6 +83,14 @@ def chunk_kda(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, a gate without its parameters or with some it
             does not use, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> o, state = chunk_kda(q, k, v, g, beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     if return_intermediate_states:
         raise ValueError("return_intermediate_states: expected False, the states between chunks are not returned yet")
@@ -174,6 +182,14 @@ def fused_recurrent_kda(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = (F.normalize(x, dim=-1) for x in torch.randn(3, 1, 64, 2, 32))
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2, 32))
+        >>> beta = torch.rand(1, 64, 2)
+        >>> o, state = fused_recurrent_kda(q, k, v, g, beta, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seq_lens_q=cu_seq_lens_q)
     others = {"g": (g, "B T HV K"), "beta": (beta, "B T HV")}

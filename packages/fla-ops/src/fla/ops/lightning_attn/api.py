@@ -51,6 +51,12 @@ def chunk_lightning_attn(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, a layer that is none of ``num_layers``, or a
             backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, state = chunk_lightning_attn(q, k, v, layer_idx=0, num_layers=4, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, grouped=True)
     _check_layer(layer_idx, num_layers)
@@ -108,6 +114,12 @@ def fused_recurrent_lightning_attn(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, state = fused_recurrent_lightning_attn(q, k, v, layer_idx=0, num_layers=4, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, grouped=True)
     _check_layer(layer_idx, num_layers)

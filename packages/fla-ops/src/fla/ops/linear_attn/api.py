@@ -54,6 +54,12 @@ def chunk_linear_attn(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, S without z where ``normalize``, or a backend
             that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, _ = chunk_linear_attn(F.elu(q) + 1, F.elu(k) + 1, v)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return _linear_attn(
         q, k, v, scale, initial_state, output_final_state, normalize, cu_seqlens, backend, recurrent=False
@@ -98,6 +104,12 @@ def fused_recurrent_linear_attn(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, _ = fused_recurrent_linear_attn(F.elu(q) + 1, F.elu(k) + 1, v, normalize=True)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     return _linear_attn(
         q, k, v, scale, initial_state, output_final_state, normalize, cu_seqlens, backend, True, reverse

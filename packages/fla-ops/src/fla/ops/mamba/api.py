@@ -70,6 +70,12 @@ def selective_scan(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> u, delta, A = torch.randn(1, 32, 64), torch.rand(1, 32, 64), -torch.rand(32, 16)
+        >>> B, C = torch.randn(2, 1, 16, 64)
+        >>> selective_scan(u, delta, A, B, C).shape
+        torch.Size([1, 32, 64])
     """
     _check(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens)
     chosen = choose_backend(u, backend)
@@ -145,6 +151,12 @@ def selective_state_update(
 
     Returns:
         y ``[B, D]`` in the dtype of x.
+
+    Example:
+        >>> state, x, dt, A = torch.zeros(1, 32, 16), torch.randn(1, 32), torch.rand(1, 32), -torch.rand(32, 16)
+        >>> B, C = torch.randn(2, 1, 16)
+        >>> selective_state_update(state, x, dt, A, B, C).shape
+        torch.Size([1, 32])
     """
     bind_shapes(
         {

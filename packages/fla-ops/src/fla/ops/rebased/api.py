@@ -68,6 +68,12 @@ def parallel_rebased(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, S without z where a sum of weights is asked
             for, or a backend that cannot run here.
+
+    Example:
+        >>> q, k = torch.randn(2, 1, 64, 2, 16)
+        >>> v = torch.randn(1, 64, 2, 32)
+        >>> parallel_rebased(q, k, v).shape
+        torch.Size([1, 64, 2, 32])
     """
     scale = check_heads(q, k, v, {}, None if use_scale else 1.0, None, cu_seqlens)
     sums_weights = use_normalize or return_both

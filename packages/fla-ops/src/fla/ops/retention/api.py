@@ -49,6 +49,12 @@ def chunk_retention(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, state = chunk_retention(q, k, v, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)
@@ -106,6 +112,12 @@ def fused_recurrent_retention(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, state = fused_recurrent_retention(q, k, v, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     scale = check_heads(q, k, v, {}, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
     chosen = choose_backend(q, backend)
@@ -157,6 +169,12 @@ def parallel_retention(
 
     Raises:
         ValueError: the matrix of packed sequences is asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> o, attention = parallel_retention(q, k, v, output_attentions=True)
+        >>> attention.shape
+        torch.Size([1, 2, 64, 64])
     """
     scale = check_heads(q, k, v, {}, scale, None, cu_seqlens, grouped=True)
     g_gamma = decay_per_head(v, _log_gamma)

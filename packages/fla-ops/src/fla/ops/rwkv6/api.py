@@ -54,6 +54,13 @@ def chunk_rwkv6(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> r, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> w, u = F.logsigmoid(torch.randn(1, 64, 2, 32)), torch.randn(2, 32)
+        >>> o, _ = chunk_rwkv6(r, k, v, w, u)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     cu_seqlens = resolve_boundaries(r, cu_seqlens, cu_seqlens_cpu)
     others = {"w": (w, "B T H K"), "u": (u, "H K")}
@@ -110,6 +117,13 @@ def fused_recurrent_rwkv6(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> r, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> w, u = F.logsigmoid(torch.randn(1, 64, 2, 32)), torch.randn(2, 32)
+        >>> o, _ = fused_recurrent_rwkv6(r, k, v, w, u)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     others = {"w": (w, "B T H K"), "u": (u, "H K")}
     scale = check_heads(r, k, v, others, scale, initial_state, cu_seqlens, query="r")

@@ -64,6 +64,14 @@ def chunk_rwkv7(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> r, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = chunk_rwkv7(r, F.logsigmoid(torch.randn(1, 64, 2, 32)), k, v, a, b)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     cu_seqlens = resolve_boundaries(r, cu_seqlens, cu_seqlens_cpu)
     scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, NAMES)
@@ -121,6 +129,14 @@ def fused_recurrent_rwkv7(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None if it is not wanted.
+
+    Example:
+        >>> r, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk = F.normalize(torch.randn(1, 64, 2, 32), dim=-1)
+        >>> a, b = -kk, kk * torch.rand(1, 64, 2, 1)
+        >>> o, _ = fused_recurrent_rwkv7(r, F.logsigmoid(torch.randn(1, 64, 2, 32)), k, v, a, b)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     scale = check_operands(r, k, v, a, b, w, scale, initial_state, cu_seqlens, NAMES)
     return _recurrent(r, w, k, v, a, b, scale, initial_state, output_final_state, reverse, cu_seqlens, backend)
@@ -164,6 +180,13 @@ def fused_mul_recurrent_rwkv7(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, H, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> r, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> kk, a = F.normalize(torch.randn(1, 64, 2, 32), dim=-1), torch.rand(1, 64, 2, 32)
+        >>> o, _ = fused_mul_recurrent_rwkv7(r, F.logsigmoid(torch.randn(1, 64, 2, 32)), k, v, kk, a)
+        >>> o.shape
+        torch.Size([1, 64, 2, 32])
     """
     names = ("r", "kk", "a", "w")
     scale = check_operands(r, k, v, kk, a, w, scale, initial_state, cu_seqlens, names)

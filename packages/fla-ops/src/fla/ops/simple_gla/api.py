@@ -56,6 +56,13 @@ def chunk_simple_gla(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, or a backend that cannot run here.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, state = chunk_simple_gla(q, k, v, g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     scale = check_heads(
@@ -130,6 +137,13 @@ def fused_recurrent_simple_gla(
 
     Returns:
         ``(o, final_state)``: o ``[B, T, HV, V]`` in the dtype of v; the state in float32, None unless asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, state = fused_recurrent_simple_gla(q, k, v, g, output_final_state=True)
+        >>> o.shape, state.shape
+        (torch.Size([1, 64, 2, 32]), torch.Size([1, 2, 32, 32]))
     """
     gates = {"g": (g, _GATES["g"]), "g_gamma": (g_gamma, _GATES["g_gamma"])}
     scale = check_heads(q, k, v, gates, scale, initial_state, cu_seqlens, state_v_first=state_v_first, grouped=True)
@@ -192,6 +206,13 @@ def parallel_simple_gla(
 
     Raises:
         ValueError: the matrix of packed sequences is asked for.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 64, 2, 32)
+        >>> g = F.logsigmoid(torch.randn(1, 64, 2))
+        >>> o, attention = parallel_simple_gla(q, k, v, g, output_attentions=True)
+        >>> attention.shape
+        torch.Size([1, 2, 64, 64])
     """
     cu_seqlens = resolve_boundaries(q, cu_seqlens, cu_seqlens_cpu)
     if output_attentions and cu_seqlens is not None:

@@ -80,6 +80,12 @@ def mamba_chunk_scan(
         TypeError: an argument of the wrong type or dtype.
         ValueError: an argument of the wrong shape, on another device, limits that are no interval above 0, a
             ``seq_idx``, or a backend that cannot run here.
+
+    Example:
+        >>> x, dt, A = torch.randn(1, 64, 4, 32), torch.rand(1, 64, 4), -torch.rand(4)
+        >>> B, C = torch.randn(2, 1, 64, 1, 16)
+        >>> mamba_chunk_scan(x, dt, A, B, C, chunk_size=64).shape
+        torch.Size([1, 64, 4, 32])
     """
     if seq_idx is not None:
         raise ValueError("seq_idx: expected None, pack sequences by cu_seqlens, their boundaries from 0 to T")
@@ -165,6 +171,12 @@ def fused_recurrent_ssd(
 
     Returns:
         y ``[B, T, H, P]`` in the dtype of x, or ``(y, final_states)``.
+
+    Example:
+        >>> x, dt, A = torch.randn(1, 64, 4, 32), torch.rand(1, 64, 4), -torch.rand(4)
+        >>> B, C = torch.randn(2, 1, 64, 1, 16)
+        >>> fused_recurrent_ssd(x, dt, A, B, C).shape
+        torch.Size([1, 64, 4, 32])
     """
     _check(x, dt, A, B, C, D, z, dt_bias, initial_states, cu_seqlens, dt_limit)
     chosen = choose_backend(x, backend)

@@ -44,6 +44,10 @@ def running_logsumexp(
     Raises:
         TypeError: an argument of the wrong type or dtype.
         ValueError: a shape or device that does not fit, or a backend that cannot run here.
+
+    Example:
+        >>> running_logsumexp(torch.zeros(1, 4, 1)).exp().flatten()
+        tensor([1., 2., 3., 4.])
     """
     return _run(s, initial, cu_seqlens, None, True, backend)[3]
 
@@ -75,6 +79,11 @@ def normalised_writes(
     Returns:
         ``(write, decay, last)``: the first two ``[B, T, ...]``; z after the last step of each sequence
         ``[N, ...]``, which is ``initial`` where a sequence is empty. In float32 or float64.
+
+    Example:
+        >>> write, decay, last = normalised_writes(torch.randn(1, 64, 2, 8))
+        >>> write.shape, last.shape
+        (torch.Size([1, 64, 2, 8]), torch.Size([1, 2, 8]))
     """
     return _run(s, initial, cu_seqlens, dtype, False, backend)[:3]
 

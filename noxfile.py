@@ -207,6 +207,11 @@ def built_wheels(session: nox.Session, names: Iterable[str] = PACKAGES) -> list[
 # Tests
 
 
+def ruff(session: nox.Session) -> None:
+    session.run("python", "-m", "ruff", "check", ".")
+    session.run("python", "-m", "ruff", "format", "--check", ".")
+
+
 def pytest(session: nox.Session, *args: str | Path, **env: str) -> None:
     session.run("python", "-m", "pytest", "-n", str(WORKERS), *args, env={**TEST_ENV, **env})
 
@@ -243,8 +248,7 @@ def tests(session: nox.Session) -> None:
 def quick(session: nox.Session) -> None:
     """Ruff, and every sixteenth test of all packages: some minutes, for while one works. Each commit takes its turn."""
     editable(session)
-    session.run("python", "-m", "ruff", "check", ".")
-    session.run("python", "-m", "ruff", "format", "--check", ".")
+    ruff(session)
     pytest(session, "--share", f"{commit_number() % QUICK_TURNS + 1}/{QUICK_TURNS}", *session.posargs)
 
 
@@ -379,8 +383,7 @@ def check_types(session: nox.Session) -> None:
 def lint(session: nox.Session) -> None:
     """Ruff, its formatter, the versions, and mypy in strict mode on host code."""
     editable(session)
-    session.run("python", "-m", "ruff", "check", ".")
-    session.run("python", "-m", "ruff", "format", "--check", ".")
+    ruff(session)
     session.run("python", "tools/bump.py", "--check")
     session.run("python", "tools/readme.py", "--check")
     sources = [path for package in PACKAGES.values() for path in package.sources if path.suffix in ("", ".py")]

@@ -24,7 +24,7 @@ MANY = 9
 
 
 class Measured(NamedTuple):
-    """What a folder comes to."""
+    """The figures of a folder."""
 
     lines: int
     single: int

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fla.ops._engines.softmax import varlen
+from fla.ops._shared.arguments import widened
 from fla.ops.attn import naive_parallel_attn, parallel_attn
 from fla.utils import backends
 from fla.utils.numerics import assert_close
@@ -51,6 +52,12 @@ def test_memory_is_linear_in_the_length() -> None:
             parallel_attn(q, k, v, **options).sum().backward()
     # All scores would be 3000 * 3000 a head; a block of a window is 256 * 356.
     assert biggest < 3000 * 64
+
+
+def test_channels_that_are_there_are_not_copied() -> None:
+    x = torch.randn(3, 2, 8)
+    assert widened(x, 8) is x
+    assert torch.equal(widened(x, 16), torch.cat([x, torch.zeros_like(x)], -1))
 
 
 INT = torch.tensor

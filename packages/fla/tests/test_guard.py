@@ -1,7 +1,7 @@
-"""What users hold on to is as ``guard/record.py`` found it: names, ops, weights, files and commands.
+"""The things that users hold on to are as ``guard/record.py`` found it: names, ops, weights, files and commands.
 
 Code may move; what stands in other people's programs and files may not. A test that fails here asks whether that is
-meant. Where it is, ``python packages/fla/tests/guard/record.py`` writes the records anew.
+meant. Where it is, ``python packages/fla/tests/guard/record.py`` with the names of the records writes them anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES, CONTENTS, OPS, MODELS, COMMANDS, TRAINING = map(
 )
 EXPECTED = load_file(record.FILES / "expected.safetensors")
 CLOSE = agreement(torch.float32, 4096)
-MEANT = "exported programs depend on them; if the change is meant, guard/record.py writes ops.json anew"
+MEANT = "exported programs depend on them; if the change is meant, guard/record.py ops writes it anew"
 
 #: ``fla.ops`` alone registers nothing, as families are loaded when they are asked for; the family does.
 LOAD_PROGRAM = """

@@ -1,4 +1,4 @@
-"""What users hold on to, as the code has it now, and the files beside this one that ``test_guard.py`` compares it with.
+"""The things that users hold on to, as the code has them now, and the files that ``test_guard.py`` compares them with.
 
     python packages/fla/tests/guard/record.py names ops
 
@@ -51,7 +51,7 @@ _TRAINED = ("hidden_size=8", "intermediate_size=16", "num_hidden_layers=1", "num
 
 
 def read(name: str) -> Any:
-    """What was recorded under a name."""
+    """The record under a name."""
     return json.loads((HERE / f"{name}.json").read_text())
 
 
@@ -81,7 +81,7 @@ def names(path: str) -> list[str]:
 
 
 def signatures(path: str, wanted: Iterable[str]) -> dict[str, Any]:
-    """What each of some names of a module is, without those that it has not."""
+    """The signature of each of some names of a module; names that it lacks are left out."""
     module = import_module(path)
     return {name: _described(getattr(module, name)) for name in wanted if hasattr(module, name)}
 
@@ -113,7 +113,7 @@ def _is_ours(value: Any) -> bool:
 
 
 def contents(part: str) -> list[str]:
-    """What a part holds at its top: modules by their names, whether files or folders, and the mark of typed ones."""
+    """The top of a part: modules by their names, whether files or folders, and the mark of typed ones."""
     paths = import_module(f"fla.{part}").__path__
     found = {module.name for module in pkgutil.iter_modules(paths) if not module.name.startswith("_")}
     return sorted(found | {"py.typed" for path in paths if Path(path, "py.typed").exists()})

@@ -47,7 +47,6 @@ from fla.models.transformer import TransformerConfig, TransformerForCausalLM, Tr
 from fla.utils.moved import moved
 
 teach_weight_decay()
-# Below fla.models.convert nothing may have a name that was one below fla.models.conversion: it would be found first.
 moved(
     {
         "fla.models.backbone": "fla.models.base.backbone",

@@ -31,16 +31,15 @@ def register_op(
 ) -> Callable[..., Any]:
     """Define ``fla::<name>`` and return the callable to use for it.
 
-    An op that each backend computes by itself gives ``algorithm`` and ``launch``: then ``run`` is a declaration, whose
-    arguments name the backend. Each gets those of the arguments that it names. Results that it leaves out or has as
-    None come as empty tensors.
+    With ``launch``, ``run`` is a declaration; with ``algorithm`` too its arguments name the backend. Each of the two
+    gets those of the arguments that it names. Of several results those that it leaves out or has as None are empty.
 
     Args:
         name: op name, ``<family>_<form>_fwd`` or ``..._bwd``. It is fixed: exported programs contain it.
         run: what runs, on every device; autograd and autocast are off inside, and the current GPU is the one that the
             tensors lie on: kernels are launched there. The schema is inferred from its annotations.
         fake: from those of the arguments that it names, empty tensors of the right shape, dtype and device.
-        algorithm: what runs on the torch backend.
+        algorithm: what runs where the backend is not triton; None where there is no other.
         launch: ``"module:function"`` that runs on the triton backend; loaded when it is first called.
         mutates: names of the arguments that are written to.
         options: the named tuple whose fields ``run`` takes as ``*options``.
@@ -80,14 +79,18 @@ def _by_backend(declared: Callable[..., Any], algorithm: Callable[..., Any] | No
 
     def find(backend: Any) -> tuple[Callable[..., Any], list[int]]:
         module, _, attribute = launch.partition(":")
-        function = algorithm if backend == "torch" and algorithm else getattr(import_module(module), attribute)
+        other = algorithm is not None and backend != "triton"
+        function: Any = algorithm if other else getattr(import_module(module), attribute)
         known[backend] = function, [names.index(name) for name in signature(function).parameters]
         return known[backend]
 
     def run(*args: Any) -> Any:
         backend = None if place is None else args[place]
         function, places = known.get(backend) or find(backend)
-        results = [args[0].new_empty(0) if x is None else x for x in function(*[args[i] for i in places])]
+        found = function(*[args[i] for i in places])
+        if returned is torch.Tensor:
+            return found
+        results = [args[0].new_empty(0) if x is None else x for x in found]
         missing = [args[0].new_empty(0) for _ in range(count - len(results))]
         return (*results, *missing) if count else results
 

@@ -1,4 +1,4 @@
-"""What a family says about itself: one list of cases, read by the conformance tests, the benchmarks and the docs.
+"""A family's description of itself: one list of cases, read by the conformance tests, the benchmarks and the docs.
 
 Shared by the five wheels; not public: it may change in any release.
 """

@@ -10,6 +10,8 @@ from fla.modules._checks import needs_gradient
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 
+_LAUNCH = "fla.modules._norm.launch"
+
 
 def _fwd(
     x: torch.Tensor,
@@ -25,9 +27,8 @@ def _fwd(
     total_dtype: torch.dtype | None,
     quantise: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from fla.modules._norm.launch import norm_fwd
-
-    return norm_fwd(x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype, quantise)
+    """Return the result, and ``x + residual``."""
+    raise NotImplementedError
 
 
 def _fwd_fake(
@@ -51,9 +52,8 @@ def _bwd(
     x_dtype: torch.dtype,
     residual_dtype: torch.dtype | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    from fla.modules._norm.launch import norm_bwd
-
-    return norm_bwd(total, gate, weight, bias, dy, dtotal, kind, activation, eps, groups, x_dtype, residual_dtype)
+    """Return the gradients of x, residual, gate, weight and bias."""
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -72,8 +72,8 @@ def _bwd_fake(
     )  # type: ignore[return-value]
 
 
-norm_fwd = register_op("norm_fwd", _fwd, _fwd_fake)
-norm_bwd = register_op("norm_bwd", _bwd, _bwd_fake)
+norm_fwd = register_op("norm_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:norm_fwd")
+norm_bwd = register_op("norm_bwd", _bwd, _bwd_fake, launch=f"{_LAUNCH}:norm_bwd")
 
 
 class NormFunction(torch.autograd.Function):

@@ -10,6 +10,8 @@ from fla.modules.convolution.reference import causal_conv1d_update_ref
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 
+_LAUNCH = "fla.modules.convolution.launch"
+
 
 def _fwd(
     x: torch.Tensor,
@@ -20,9 +22,8 @@ def _fwd(
     cu_seqlens: torch.Tensor | None,
     activate: bool,
 ) -> torch.Tensor:
-    from fla.modules.convolution.launch import conv_fwd
-
-    return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)
+    """Return the outputs."""
+    raise NotImplementedError
 
 
 def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
@@ -38,9 +39,8 @@ def _bwd(
     dy: torch.Tensor,
     activate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    from fla.modules.convolution.launch import conv_bwd
-
-    return conv_bwd(x, weight, bias, initial_state, cu_seqlens, dy, activate)
+    """Return the gradients of x, weight, bias and the initial state."""
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -60,20 +60,20 @@ def _update(
     activate: bool,
     backend: str,
 ) -> torch.Tensor:
-    if backend != "triton":
-        return causal_conv1d_update_ref(x, cache, residual, weight, bias, activate)
-    from fla.modules.convolution.launch import conv_update
-
-    return conv_update(x, cache, residual, weight, bias, activate)
+    """Return one step of every sequence, and write it into the cache."""
+    raise NotImplementedError
 
 
-def _update_fake(x: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(x.shape)
-
-
-conv_fwd = register_op("causal_conv1d_fwd", _fwd, _fwd_fake)
-conv_bwd = register_op("causal_conv1d_bwd", _bwd, _bwd_fake)
-conv_update = register_op("causal_conv1d_update", _update, _update_fake, mutates=("cache",))
+conv_fwd = register_op("causal_conv1d_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:conv_fwd")
+conv_bwd = register_op("causal_conv1d_bwd", _bwd, _bwd_fake, launch=f"{_LAUNCH}:conv_bwd")
+conv_update = register_op(
+    "causal_conv1d_update",
+    _update,
+    _fwd_fake,
+    algorithm=causal_conv1d_update_ref,
+    launch=f"{_LAUNCH}:conv_update",
+    mutates=("cache",),
+)
 
 
 class CausalConv1dFunction(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""What the short convolution must get right, and what it costs."""
+"""Cases that the short convolution must get right, and what it costs."""
 
 from __future__ import annotations
 

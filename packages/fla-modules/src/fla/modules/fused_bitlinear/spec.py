@@ -1,4 +1,4 @@
-"""What the norm with quantisation must get right, and what it costs; the rest of BitLinear is PyTorch's."""
+"""Cases that the norm with quantisation must get right, and what it costs; the rest of BitLinear is PyTorch's."""
 
 from __future__ import annotations
 

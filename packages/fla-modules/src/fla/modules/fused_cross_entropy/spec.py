@@ -1,4 +1,4 @@
-"""What the cross entropy must get right, and what it costs."""
+"""Cases that the cross entropy must get right, and what it costs."""
 
 from __future__ import annotations
 

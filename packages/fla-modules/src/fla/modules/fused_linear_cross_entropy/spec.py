@@ -1,4 +1,4 @@
-"""What the linear cross entropy must get right, and what it costs."""
+"""Cases that the linear cross entropy must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gated norms must get right, and what they cost."""
+"""Cases that the gated norms must get right, and what they cost."""
 
 from __future__ import annotations
 

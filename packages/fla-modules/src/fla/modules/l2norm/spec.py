@@ -1,4 +1,4 @@
-"""What the L2 norm must get right, and what it costs."""
+"""Cases that the L2 norm must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What layer norm, RMS norm and group norm must get right, and what they cost."""
+"""Cases that layer norm, RMS norm and group norm must get right, and what they cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rotary embedding must get right, and what it costs."""
+"""Cases that the rotary embedding must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -10,11 +10,12 @@ from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 from fla.utils.validation import count_sequences
 
+_LAUNCH = "fla.modules.token_shift.launch"
+
 
 def _fwd(x: torch.Tensor, cache: torch.Tensor | None, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
-    from fla.modules.token_shift.launch import shift_fwd
-
-    return shift_fwd(x, cache, cu_seqlens)
+    """Return the token before minus the token."""
+    raise NotImplementedError
 
 
 def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
@@ -24,9 +25,8 @@ def _fwd_fake(x: torch.Tensor) -> torch.Tensor:
 def _bwd(
     dy: torch.Tensor, cu_seqlens: torch.Tensor | None, cache_dtype: torch.dtype | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from fla.modules.token_shift.launch import shift_bwd
-
-    return shift_bwd(dy, cu_seqlens, cache_dtype)
+    """Return the gradients of x and the cache."""
+    raise NotImplementedError
 
 
 def _bwd_fake(
@@ -36,8 +36,8 @@ def _bwd_fake(
     return dy.new_empty(dy.shape), dy.new_empty(shape, dtype=cache_dtype)
 
 
-shift_fwd = register_op("token_shift_fwd", _fwd, _fwd_fake)
-shift_bwd = register_op("token_shift_bwd", _bwd, _bwd_fake)
+shift_fwd = register_op("token_shift_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:shift_fwd")
+shift_bwd = register_op("token_shift_bwd", _bwd, _bwd_fake, launch=f"{_LAUNCH}:shift_bwd")
 
 
 class TokenShiftFunction(torch.autograd.Function):

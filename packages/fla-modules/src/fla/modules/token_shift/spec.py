@@ -1,4 +1,4 @@
-"""What the token shift must get right, and what it costs."""
+"""Cases that the token shift must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What the public functions over a matrix state check, and the state they return: shared by every ``api.py``."""
+"""Checks of queries, keys, values and states, and the layouts and dtypes of states."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
 import torch
+import torch.nn.functional as F
 
 from fla.utils.validation import (
     bind_shapes,
@@ -77,6 +78,28 @@ def state_like(
 def sum_dtype(x: torch.Tensor) -> torch.dtype:
     """The dtype that sums over ``x`` are taken in: float64 for float64, else float32."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def keys_first(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
+    """A given state ``[N, H, K, V]``, which is ``[N, H, V, K]`` where ``state_v_first``."""
+    return state.transpose(-1, -2) if state is not None and state_v_first else state
+
+
+def as_asked(state: torch.Tensor, state_v_first: bool) -> torch.Tensor:
+    """A state ``[N, H, K, V]`` for the caller, contiguous: ``[N, H, V, K]`` where ``state_v_first``."""
+    return state.transpose(-1, -2).contiguous() if state_v_first else state
+
+
+def output_and_state_like(
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """An empty output like v, and :func:`state_like`: the fake of most forward passes."""
+    return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
+
+
+def widened(x: torch.Tensor, width: int) -> torch.Tensor:
+    """``x [..., D]`` with zeros up to ``width`` channels; x itself where it has them, which ``F.pad`` would copy."""
+    return x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1]))
 
 
 def ungroup(gradient: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

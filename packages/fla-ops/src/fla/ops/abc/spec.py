@@ -1,4 +1,4 @@
-"""What attention with bounded memory control must get right, and what it costs."""
+"""Cases that attention with bounded memory control must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from fla.ops._engines.softmax.dense import dense_attention, packed_attention
 from fla.ops._engines.softmax.varlen import can_run_varlen, varlen_attention
+from fla.ops._shared.arguments import widened
 from fla.ops.attn.reference import attn_reference
 from fla.utils import backends
 from fla.utils.validation import (
@@ -83,7 +83,7 @@ def parallel_attn(
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
     # The kernels that keep no scores in memory want one width.
     width, value_dim = max(q.shape[-1], v.shape[-1]), v.shape[-1]
-    q, k, v = (x if x.shape[-1] == width else F.pad(x, (0, width - x.shape[-1])) for x in (q, k, v))
+    q, k, v = (widened(x, width) for x in (q, k, v))
     o = _run(q, k, v, scale, window_size, cu_seqlens, cu_seqlens_k, max_seqlen, max_seqlen_k)
     return o if width == value_dim else o[..., :value_dim]
 

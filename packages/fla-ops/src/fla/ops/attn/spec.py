@@ -1,4 +1,4 @@
-"""What softmax attention must get right, and what it costs."""
+"""Cases that softmax attention must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Based must get right, and what it costs."""
+"""Cases that Based must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Comba must get right, and what it costs."""
+"""Cases that Comba must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gated delta product must get right, and what it costs."""
+"""Cases that the gated delta product must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -100,7 +101,7 @@ def _recurrence(
     state_v_first: bool,
     cu_seqlens: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(q)
     batch, total, heads, key_dim = q.shape
     value_heads, value_dim = v.shape[2:]
     scale = key_dim**-0.5 if scale is None else scale

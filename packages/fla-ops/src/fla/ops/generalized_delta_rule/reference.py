@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -29,7 +30,7 @@ def generalized_delta_rule_reference(
     Arguments and results are those of :func:`fla.ops.generalized_delta_rule.fused_recurrent_dplr_delta_rule`; nothing
     decays where gk is None.
     """
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(q)
     batch, total, heads, key_dim = q.shape
     value_dim = v.shape[-1]
     scale = key_dim**-0.5 if scale is None else scale

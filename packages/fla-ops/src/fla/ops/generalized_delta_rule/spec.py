@@ -1,4 +1,4 @@
-"""What the generalized delta rule must get right, and what it costs."""
+"""Cases that the generalized delta rule must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -27,7 +28,7 @@ def gla_reference(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.gla.fused_recurrent_gla`.
     """
-    dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(q)
     batch, total, heads, key_dim = q.shape
     value_dim = v.shape[-1]
     scale = key_dim**-0.5 if scale is None else scale

@@ -1,4 +1,4 @@
-"""What gated linear attention must get right, and what it costs."""
+"""Cases that gated linear attention must get right, and what it costs."""
 
 from __future__ import annotations
 

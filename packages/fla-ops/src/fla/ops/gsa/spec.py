@@ -1,4 +1,4 @@
-"""What gated slot attention must get right, and what it costs."""
+"""Cases that gated slot attention must get right, and what it costs."""
 
 from __future__ import annotations
 

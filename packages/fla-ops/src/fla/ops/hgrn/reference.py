@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -19,7 +20,7 @@ def hgrn_reference(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.hgrn.chunk_hgrn`.
     """
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(x)
     batch, total, channels = x.shape
     # Taken apart in one go: the gradient of an index would be as large as x, once for every step.
     inputs, decays = x.to(dtype).unbind(1), g.to(dtype).exp().unbind(1)

@@ -1,4 +1,4 @@
-"""What HGRN's recurrence must get right, and what it costs."""
+"""Cases that HGRN's recurrence must get right, and what it costs."""
 
 from __future__ import annotations
 

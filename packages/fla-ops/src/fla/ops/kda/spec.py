@@ -1,4 +1,4 @@
-"""What Kimi delta attention must get right, and what it costs."""
+"""Cases that Kimi delta attention must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lightning attention must get right, and what it costs."""
+"""Cases that lightning attention must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -26,7 +27,7 @@ def mamba_reference(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.mamba.selective_scan`.
     """
-    dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(u)
     batch, channels, total = u.shape
     step = delta.to(dtype)
     if delta_bias is not None:

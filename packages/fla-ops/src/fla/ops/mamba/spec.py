@@ -1,4 +1,4 @@
-"""What the selective scan must get right, and what it costs."""
+"""Cases that the selective scan must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ReBased must get right, and what it costs."""
+"""Cases that ReBased must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What retention must get right, and what it costs."""
+"""Cases that retention must get right, and what it costs."""
 
 from __future__ import annotations
 

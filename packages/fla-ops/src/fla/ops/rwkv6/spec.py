@@ -1,4 +1,4 @@
-"""What RWKV-6's recurrence must get right, and what it costs."""
+"""Cases that RWKV-6's recurrence must get right, and what it costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What RWKV-7's ops must get right, and what they cost."""
+"""Cases that RWKV-7's ops must get right, and what they cost."""
 
 from __future__ import annotations
 

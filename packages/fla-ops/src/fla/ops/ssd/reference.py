@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fla.ops._shared.arguments import sum_dtype
 from fla.utils.varlen import boundaries
 
 
@@ -27,7 +28,7 @@ def ssd_reference(
     Runs in float64 on float64 inputs and in float32 on all others, on any device, differentiated by autograd.
     Arguments and results are those of :func:`fla.ops.ssd.mamba_chunk_scan`.
     """
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    dtype = sum_dtype(x)
     batch, total, heads, head_dim = x.shape
     step = dt.to(dtype)
     if dt_bias is not None:

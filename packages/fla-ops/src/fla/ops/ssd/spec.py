@@ -1,4 +1,4 @@
-"""What state-space duality must get right, and what it costs."""
+"""Cases that state-space duality must get right, and what it costs."""
 
 from __future__ import annotations
 

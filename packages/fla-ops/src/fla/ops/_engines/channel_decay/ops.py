@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.channel_decay.algorithm import chunk_gla_bwd_torch, chunk_gla_fwd_torch
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import as_asked, keys_first, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
@@ -91,9 +91,6 @@ def run_chunk_gla(
 
     With ``u [H, K]`` a step reads ``S_{t-1} + diag(u) k_t v_t^T`` instead of ``S_t``.
     """
-    if state_v_first and initial_state is not None:
-        initial_state = initial_state.transpose(-1, -2)
+    initial_state = keys_first(initial_state, state_v_first)
     o, final_state = _chunk_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, u)
-    if not output_final_state:
-        return o, None
-    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
+    return o, as_asked(final_state, state_v_first) if output_final_state else None

@@ -8,7 +8,7 @@ from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops._engines.channel_decay.value_decay_ops import value_decay_bwd, value_decay_fwd
 from fla.ops._engines.decay_steps.algorithm import Gradients, recurrent_gla_bwd_torch, recurrent_gla_fwd_torch
 from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_bwd, chunk_simple_gla_fwd
-from fla.ops._shared.arguments import flip_time, state_like
+from fla.ops._shared.arguments import as_asked, flip_time, keys_first, output_and_state_like, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 
@@ -36,24 +36,18 @@ def _fwd(
         from fla.ops._engines.decay_steps.launch import recurrent_gla_fwd_triton
 
         return recurrent_gla_fwd_triton(q, k, v, g, gk, gv, u, initial_state, cu_seqlens, scale, state_v_first)
-    start = _swapped(initial_state, state_v_first)
+    start = keys_first(initial_state, state_v_first)
     short = backend == "torch" and q.shape[1] < LONG
     if short or (gk is not None and gv is not None):
         o, final_state = recurrent_gla_fwd_torch(q, k, v, g, gk, gv, u, start, cu_seqlens, scale)
     elif gv is not None:
-        o, final_state = value_decay_fwd(q, k, v, gv, _swapped(start, True), cu_seqlens, scale, backend)
+        o, final_state = value_decay_fwd(q, k, v, gv, keys_first(start, True), cu_seqlens, scale, backend)
         o, final_state = o.to(v.dtype), final_state.transpose(-1, -2).contiguous()
     elif gk is not None:
         o, final_state, _ = chunk_gla_fwd(q, k, v, _both(g, gk), u, start, cu_seqlens, scale, backend, False)
     else:
         o, final_state = chunk_simple_gla_fwd(q, k, v, g, None, start, cu_seqlens, scale, backend)
-    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
-
-
-def _fwd_fake(
-    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
+    return o, as_asked(final_state, state_v_first)
 
 
 def _bwd(
@@ -73,7 +67,7 @@ def _bwd(
     backend: str,
 ) -> list[torch.Tensor]:
     """Unless keys and values both decay, one of the chunked forms has the same gradient and is faster."""
-    start, dend = _swapped(initial_state, state_v_first), _swapped(dfinal_state, state_v_first)
+    start, dend = keys_first(initial_state, state_v_first), keys_first(dfinal_state, state_v_first)
     gradients: Gradients
     if gv is not None and gk is not None:
         gradients = recurrent_gla_bwd_torch(q, k, v, gk, gv, start, do, dend, cu_seqlens, scale)
@@ -85,8 +79,7 @@ def _bwd(
         gradients = _bwd_scalar(q, k, v, g, start, do, dend, cu_seqlens, scale, backend)
     *doperands, dstart = gradients
     assert dstart is not None
-    dstart = dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
-    return [q.new_empty(0) if d is None else d for d in doperands] + [dstart]
+    return [q.new_empty(0) if d is None else d for d in doperands] + [as_asked(dstart, state_v_first)]
 
 
 def _bwd_scalar(
@@ -119,7 +112,7 @@ def _bwd_values(
     scale: float,
     backend: str,
 ) -> Gradients:
-    start, dend = _swapped(initial_state, True), _swapped(dfinal_state, True)
+    start, dend = keys_first(initial_state, True), keys_first(dfinal_state, True)
     dq, dk, dv, dgv, dstart = value_decay_bwd(q, k, v, gv, start, do, dend, cu_seqlens, scale, backend)
     return dq, dk, dv, None, None, dgv, None, dstart.transpose(-1, -2).contiguous()
 
@@ -152,12 +145,7 @@ def _both(g: torch.Tensor | None, gk: torch.Tensor) -> torch.Tensor:
     return gk if g is None else gk + g.unsqueeze(-1)
 
 
-def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
-    """The state with K before V."""
-    return state.transpose(-1, -2) if state is not None and state_v_first else state
-
-
-fused_recurrent_gla_fwd = register_op("fused_recurrent_gla_fwd", _fwd, _fwd_fake)
+fused_recurrent_gla_fwd = register_op("fused_recurrent_gla_fwd", _fwd, output_and_state_like)
 fused_recurrent_gla_bwd = register_op("fused_recurrent_gla_bwd", _bwd, fake_gradients(_bwd, state_like))
 
 

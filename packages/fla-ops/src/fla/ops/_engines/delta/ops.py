@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.delta.algorithm import chunk_gated_delta_rule_bwd_torch, chunk_gated_delta_rule_fwd_torch
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import as_asked, keys_first, state_like
 from fla.ops._shared.autograd import autograd_function, state_function
 from fla.utils.registration import fake_gradients, register_op
 from fla.utils.tiles import tile_key
@@ -107,9 +107,6 @@ def run_chunk_gated_delta_rule(
     The decay ``g`` is ``[B, T, HV]``, ``[B, T, HV, K]`` or None. With the erase key ``p [B, T, H, K]`` a step reads the
     state there, and not at k, and before it decays.
     """
-    if state_v_first and initial_state is not None:
-        initial_state = initial_state.transpose(-1, -2)
+    initial_state = keys_first(initial_state, state_v_first)
     o, final_state = _chunk_gated_delta_rule((scale, backend), cu_seqlens, initial_state, q, k, v, beta, g, p)
-    if not output_final_state:
-        return o, None
-    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
+    return o, as_asked(final_state, state_v_first) if output_final_state else None

@@ -10,7 +10,7 @@ from fla.ops._engines.delta_steps.algorithm import (
     recurrent_delta_rule_bwd_torch,
     recurrent_delta_rule_fwd_torch,
 )
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import as_asked, keys_first, output_and_state_like, state_like
 from fla.ops._shared.autograd import autograd_function, state_function
 from fla.utils.registration import fake_gradients, register_op
 
@@ -39,19 +39,13 @@ def _fwd(
         return recurrent_delta_rule_fwd_triton(
             q, k, v, beta, g, gk, gv, p, initial_state, cu_seqlens, scale, state_v_first
         )
-    start = _swapped(initial_state, state_v_first)
+    start = keys_first(initial_state, state_v_first)
     if q.shape[1] < LONG or not _fits_chunks(beta, gv):
         o, end = recurrent_delta_rule_fwd_torch(q, k, v, beta, g, gk, gv, p, start, cu_seqlens, scale)
     else:
         decay = _decay(g, gk)
         o, end, *_ = chunk_gated_delta_rule_fwd(q, k, v, beta, decay, p, start, cu_seqlens, scale, backend, False)
-    return o, end.transpose(-1, -2).contiguous() if state_v_first else end
-
-
-def _fwd_fake(
-    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None, state_v_first: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens, state_v_first)
+    return o, as_asked(end, state_v_first)
 
 
 def _bwd(
@@ -72,7 +66,7 @@ def _bwd(
     backend: str,
 ) -> list[torch.Tensor]:
     """Unless value channels differ in decay or beta, the chunked form has the same gradient and is faster."""
-    start, dend = _swapped(initial_state, state_v_first), _swapped(dfinal_state, state_v_first)
+    start, dend = keys_first(initial_state, state_v_first), keys_first(dfinal_state, state_v_first)
     gradients: Gradients
     if _fits_chunks(beta, gv):
         gradients = _bwd_chunks(q, k, v, beta, g, gk, p, start, do, dend, cu_seqlens, scale, backend)
@@ -80,8 +74,7 @@ def _bwd(
         gradients = recurrent_delta_rule_bwd_torch(q, k, v, beta, g, gk, gv, p, start, do, dend, cu_seqlens, scale)
     *doperands, dstart = gradients
     assert dstart is not None
-    dstart = dstart.transpose(-1, -2).contiguous() if state_v_first else dstart
-    return [q.new_empty(0) if d is None else d for d in doperands] + [dstart]
+    return [q.new_empty(0) if d is None else d for d in doperands] + [as_asked(dstart, state_v_first)]
 
 
 def _bwd_chunks(
@@ -125,12 +118,7 @@ def _decay(g: torch.Tensor | None, gk: torch.Tensor | None) -> torch.Tensor | No
     return g if gk is None else gk if g is None else gk + g.unsqueeze(-1)
 
 
-def _swapped(state: torch.Tensor | None, state_v_first: bool) -> torch.Tensor | None:
-    """The state with K before V."""
-    return state.transpose(-1, -2) if state is not None and state_v_first else state
-
-
-fused_recurrent_delta_rule_fwd = register_op("fused_recurrent_delta_rule_fwd", _fwd, _fwd_fake)
+fused_recurrent_delta_rule_fwd = register_op("fused_recurrent_delta_rule_fwd", _fwd, output_and_state_like)
 fused_recurrent_delta_rule_bwd = register_op("fused_recurrent_delta_rule_bwd", _bwd, fake_gradients(_bwd, state_like))
 #: Imported by name elsewhere. Its ``apply`` takes what :func:`fla.ops._shared.autograd.autograd_function` says.
 FusedRecurrentFunction = autograd_function(fused_recurrent_delta_rule_fwd, fused_recurrent_delta_rule_bwd)

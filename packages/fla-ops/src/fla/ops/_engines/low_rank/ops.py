@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.low_rank.algorithm import chunk_dplr_delta_rule_bwd_torch, chunk_dplr_delta_rule_fwd_torch
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import output_and_state_like, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 
@@ -26,10 +26,6 @@ def _fwd(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return o and the final state."""
     raise NotImplementedError
-
-
-def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
 def _bwd(
@@ -53,7 +49,7 @@ def _bwd(
 chunk_dplr_delta_rule_fwd = register_op(
     "chunk_dplr_delta_rule_fwd",
     _fwd,
-    _fwd_fake,
+    output_and_state_like,
     algorithm=chunk_dplr_delta_rule_fwd_torch,
     launch=f"{_LAUNCH}:chunk_dplr_delta_rule_fwd_triton",
 )

@@ -6,7 +6,7 @@ import torch
 
 from fla.ops._engines.low_rank.ops import chunk_dplr_delta_rule_bwd, chunk_dplr_delta_rule_fwd
 from fla.ops._engines.low_rank_steps.algorithm import recurrent_dplr_delta_rule_fwd_torch
-from fla.ops._shared.arguments import flip_time, state_like
+from fla.ops._shared.arguments import flip_time, output_and_state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import register_op
 
@@ -36,11 +36,7 @@ def _fwd(
     return o, final_state
 
 
-def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
-
-
-fused_recurrent_dplr_delta_rule_fwd = register_op("fused_recurrent_dplr_delta_rule_fwd", _fwd, _fwd_fake)
+fused_recurrent_dplr_delta_rule_fwd = register_op("fused_recurrent_dplr_delta_rule_fwd", _fwd, output_and_state_like)
 #: The chunked form has the same gradient, and is faster.
 _recurrent_dplr_delta_rule = state_function(fused_recurrent_dplr_delta_rule_fwd, chunk_dplr_delta_rule_bwd)
 

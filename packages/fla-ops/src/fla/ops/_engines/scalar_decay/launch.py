@@ -18,7 +18,7 @@ from fla.utils.tiles import Block, launch_grid, tile_key
 
 
 class Factors(NamedTuple):
-    """What goes with queries, keys and values; each may be missing."""
+    """Factors beside queries, keys and values; each may be missing."""
 
     g: torch.Tensor | None = None
     """Log decays ``[B, T, HV]``."""
@@ -40,7 +40,7 @@ class Factors(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """What one pass over time gives: see the formulas of ``kernels.py``."""
+    """Results of one pass over time: see the formulas of ``kernels.py``."""
 
     out: torch.Tensor
     """``[B, T, HV, V]``"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fla.ops._engines.scalar_decay.algorithm import chunk_simple_gla_bwd_torch, chunk_simple_gla_fwd_torch
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import as_asked, keys_first, output_and_state_like, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import register_op
 
@@ -25,10 +25,6 @@ def _fwd(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return o and the final state."""
     raise NotImplementedError
-
-
-def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
 
 
 def _bwd(
@@ -62,7 +58,7 @@ def _bwd_fake(
 chunk_simple_gla_fwd = register_op(
     "chunk_simple_gla_fwd",
     _fwd,
-    _fwd_fake,
+    output_and_state_like,
     algorithm=chunk_simple_gla_fwd_torch,
     launch=f"{_LAUNCH}:simple_gla_fwd_triton",
 )
@@ -90,9 +86,6 @@ def run_chunk_simple_gla(
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """:func:`fla.ops.simple_gla.chunk_simple_gla` on checked arguments, with at most one of the decays."""
-    if state_v_first and initial_state is not None:
-        initial_state = initial_state.transpose(-1, -2)
+    initial_state = keys_first(initial_state, state_v_first)
     o, final_state = _chunk_simple_gla((scale, backend), cu_seqlens, initial_state, q, k, v, g, g_gamma)
-    if not output_final_state:
-        return o, None
-    return o, final_state.transpose(-1, -2).contiguous() if state_v_first else final_state
+    return o, as_asked(final_state, state_v_first) if output_final_state else None

@@ -1,10 +1,10 @@
-"""The registered ops of the chunked form on Triton: kernels of ``simple_gla`` that weigh writes and skip."""
+"""The registered ops of the engine with weights of writes and values that skip the state: on Triton alone."""
 
 from __future__ import annotations
 
 import torch
 
-from fla.ops._shared.arguments import state_like
+from fla.ops._shared.arguments import output_and_state_like, state_like
 from fla.ops._shared.autograd import state_function
 from fla.utils.registration import fake_gradients, register_op
 
@@ -26,10 +26,6 @@ def _fwd(
     raise NotImplementedError
 
 
-def _fwd_fake(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    return v.new_empty(v.shape), state_like(q, v, cu_seqlens)
-
-
 def _bwd(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -47,7 +43,7 @@ def _bwd(
     raise NotImplementedError
 
 
-chunk_ssd_fwd = register_op("chunk_ssd_fwd", _fwd, _fwd_fake, launch=f"{_LAUNCH}:weighted_fwd_triton")
+chunk_ssd_fwd = register_op("chunk_ssd_fwd", _fwd, output_and_state_like, launch=f"{_LAUNCH}:weighted_fwd_triton")
 chunk_ssd_bwd = register_op(
     "chunk_ssd_bwd", _bwd, fake_gradients(_bwd, state_like), launch=f"{_LAUNCH}:weighted_bwd_triton"
 )

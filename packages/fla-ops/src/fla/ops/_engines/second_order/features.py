@@ -6,9 +6,8 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from fla.ops._shared.arguments import sum_dtype
+from fla.ops._shared.arguments import sum_dtype, widened
 
 #: Features are padded with zeros to a multiple of this many, so that loads stay aligned.
 ALIGNMENT = 8
@@ -59,7 +58,7 @@ class _HalfSquare(torch.autograd.Function):
         if is_one:
             features[..., 0, 0] = 1.0
         features = features.flatten(-2)
-        return F.pad(features, (0, -features.shape[-1] % ALIGNMENT))
+        return widened(features, features.shape[-1] + -features.shape[-1] % ALIGNMENT)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:

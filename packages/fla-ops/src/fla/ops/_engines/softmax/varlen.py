@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from fla.ops._shared.arguments import widened
 from fla.utils.varlen import boundaries
 
 _options: frozenset[str] | None = None
@@ -66,7 +66,7 @@ def varlen_attention(
     elif q.shape[2] != k.shape[2]:
         # Before there was this option, grouped heads were not promised.
         k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], dim=2) for x in (k, v))
-    q, k, v = (F.pad(x.flatten(0, 1), (0, -channels % 8)) for x in (q, k, v))
+    q, k, v = (widened(x.flatten(0, 1), channels + -channels % 8) for x in (q, k, v))
     o = varlen_attn(q, k, v, ends, ends_k, longest, longest_k, **options)
     assert isinstance(o, torch.Tensor)
     return o[..., :channels].unflatten(0, (batch, steps))  # type: ignore[no-any-return]

@@ -111,5 +111,5 @@ def test_packed_sequences_wait_for_the_device_once_however_many_layers_attend() 
             lm(ids, labels=ids, cu_seqlens=ends).loss.backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    where = [f"{one.filename}:{one.lineno}" for one in waits if "synchroniz" in str(one.message)]
+    where = [f"{one.filename}:{one.lineno}" for one in waits if "called a synchronizing" in str(one.message)]
     assert len(where) <= 1, where

@@ -22,7 +22,7 @@ SHAPES = {
 #: The writes alone, which other families normalise as well. K is 1: there are none but M channels a head.
 LOG_SUM = {"s": "B T H M", "initial": "N H M"}
 WRITES_SHAPES = {
-    "one step": Shape(3, 1, 2, 1, 1, M=8),
+    "one step": Shape(3, 1, 8, 1, 1, M=8),
     "one tile and a bit": Shape(2, 37, 1, 1, 1, M=12),
     "from nothing": Shape(1, 37, 1, 1, 1, M=3, without=("initial",)),
     "packed": Shape(1, 90, 1, 1, 1, M=8, lengths=(1, 31, 0, 40, 18)),

@@ -22,7 +22,7 @@ RAW_BETA = {**CHUNK, "beta": "B T HV"}
 BETA_PER_CHANNEL = {**CHUNK, "beta": "B T HV V +"}
 
 CHUNK_SHAPES = {
-    "one step": Shape(1, 1, 1, 4, 8),
+    "one step": Shape(1, 1, 8, 4, 8),
     "one chunk and a bit": Shape(2, 67, 2, 16, 24),
     "odd head dims": Shape(1, 75, 2, 17, 33),
     "packed, grouped": Shape(1, 90, 1, 16, 16, lengths=(1, 31, 0, 40, 18), HV=2),

@@ -17,7 +17,7 @@ SEQUENCES = {"q": "B T H K", "k": "B T H K", "v": "B T H V", "s": "B T H M", "g"
 STATE = {"keys": "N H K M", "values": "N H M V"}
 
 CHUNK_SHAPES = {
-    "one step": Shape(1, 1, 1, 4, 8, M=8),
+    "one step": Shape(1, 1, 8, 4, 8, M=8),
     "one chunk and a bit": Shape(2, 67, 2, 16, 24, M=8, decay=1.0),
     "grouped queries": Shape(2, 40, 1, 16, 8, HV=2, decay=1.0),
     "packed": Shape(1, 90, 2, 16, 16, lengths=(1, 31, 0, 40, 18)),

@@ -16,7 +16,7 @@ SEQUENCES = {"x": "B T V", "g": "B T V -"}
 OPERANDS = {**SEQUENCES, "initial_state": "N V"}
 
 SHAPES = {
-    "one step": Shape(3, 1, 1, 1, 16),
+    "one step": Shape(3, 1, 1, 1, 64),
     "one chunk and a bit": Shape(2, 67, 1, 1, 24),
     "one channel": Shape(2, 40, 1, 1, 1, decay=1.0),
     "odd channels": Shape(1, 75, 1, 1, 37, decay=1.0),
@@ -33,7 +33,7 @@ SHAPES = {
 
 #: The same code by another name.
 RECURRENT_SHAPES = {
-    "one step": Shape(3, 1, 1, 1, 16),
+    "one step": Shape(3, 1, 1, 1, 64),
     "packed": Shape(1, 30, 1, 1, 16, lengths=(10, 20)),
 }
 

@@ -22,7 +22,7 @@ BOUNDED_GATE = {**WHOLE_GATE, "lower_bound": -5.0}
 SAFE_GATE = {**BOUNDED_GATE, "safe_gate": True, "disable_recompute": True}
 
 CHUNK_SHAPES = {
-    "one step": Shape(1, 1, 1, 4, 8),
+    "one step": Shape(1, 1, 8, 4, 8),
     "one chunk and a bit": Shape(2, 67, 2, 16, 24),
     "odd head dims": Shape(1, 75, 2, 17, 33, decay=1.0),
     "packed": Shape(1, 90, 2, 16, 16, lengths=(1, 31, 0, 40, 18), decay=1.0),

@@ -17,7 +17,7 @@ SEQUENCES = {"r": "B T H K", "k": "B T H K", "v": "B T H V", "w": "B T H K -"}
 OPERANDS = {**SEQUENCES, "u": "H K", "initial_state": "N H K V"}
 
 CHUNK_SHAPES = {
-    "one step": Shape(1, 1, 1, 4, 8),
+    "one step": Shape(1, 1, 8, 4, 8),
     "one chunk and a bit": Shape(2, 67, 2, 16, 24, decay=1.0),
     "packed": Shape(1, 90, 2, 16, 16, lengths=(1, 31, 0, 40, 18)),
     "strong decay": Shape(1, 70, 1, 16, 16, decay=30.0),

@@ -34,7 +34,7 @@ CORRECTION = {"o": "B T H V", "r": "B T H K", "k": "B T H K", "r_k": "H K", "v":
 
 STRONG = {"strong": True}
 CHUNK_SHAPES = {
-    "one step": Shape(1, 1, 1, 4, 8),
+    "one step": Shape(1, 1, 8, 4, 8),
     "one chunk and a bit": Shape(2, 67, 2, 16, 24),
     "packed": Shape(1, 90, 2, 16, 16, lengths=(1, 31, 0, 40, 18)),
     "strong decay": Shape(1, 70, 1, 16, 16, options=STRONG),

@@ -143,8 +143,11 @@ def _divided_fwd(
     eps: float,
     recurrent: bool,
     backend: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs in the dtype of v, final states, and for the backward pass the outputs and divisors unrounded."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Outputs in the dtype of v, final states, and the sums for the backward pass.
+
+    What is kept must be no output: PyTorch 2.11 compiled loses the gradient of a tensor that is both, by two names.
+    """
     dtype = sum_dtype(v)
     values = _with_ones(v.to(dtype))
     if recurrent and q.shape[-1] <= WIDEST:
@@ -154,10 +157,15 @@ def _divided_fwd(
     else:
         q, k = q.to(dtype), k.to(dtype)
         sums, end = chunk_simple_gla_fwd(q, k, values, None, None, initial_state, cu_seqlens, scale, backend)
+    o, _ = _quotient(sums, v, eps)
+    return o.to(v.dtype), end, sums
+
+
+def _quotient(sums: torch.Tensor, v: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sums divided, and by what."""
     dim = v.shape[-1]
     divisor = sums[..., dim : dim + 1] + eps
-    o = sums[..., :dim] / divisor
-    return o.to(v.dtype), end, o, divisor
+    return sums[..., :dim] / divisor, divisor
 
 
 def _divided_bwd(
@@ -165,8 +173,7 @@ def _divided_bwd(
     k: torch.Tensor,
     v: torch.Tensor,
     initial_state: torch.Tensor | None,
-    o: torch.Tensor,
-    divisor: torch.Tensor,
+    sums: torch.Tensor,
     do: torch.Tensor,
     dfinal_state: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
@@ -181,6 +188,7 @@ def _divided_bwd(
     the one of ones, and what is left may be far smaller, so half precision would lose it.
     """
     dtype = sum_dtype(v)
+    o, divisor = _quotient(sums, v, eps)
     dsums = do.to(dtype) / divisor
     dtotal = -(dsums * o).sum(-1, keepdim=True)
     dsums = F.pad(torch.cat([dsums, dtotal], -1), (0, _ones(v) - 1))

@@ -16,6 +16,8 @@ from typing import Any, get_args, get_type_hints
 
 import torch
 
+from fla.utils.plans import Planned, is_watched
+
 _LIBRARY = torch.library.Library("fla", "FRAGMENT")
 
 
@@ -47,12 +49,30 @@ def register_op(
     _LIBRARY.define(name + _schema(run, mutates, options), tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.fla, name).default
     names = [argument.name for argument in op._schema.arguments]
-    implementation = _in_its_place(run if launch is None else _by_backend(run, algorithm, launch))
+    function = run if launch is None else _by_backend(run, algorithm, launch)
     if "cu_seqlens" in names:
-        implementation = _with_contiguous(implementation, names.index("cu_seqlens"))
+        function = _with_contiguous(function, names.index("cu_seqlens"))
+    function = _in_its_place(function)
+    plans = None if launch is None else Planned(function)
+    backend = names.index("backend") if plans is not None and algorithm is not None else None
+
+    def implementation(*args: Any) -> Any:
+        if plans is None or (backend is not None and args[backend] != "triton"):
+            return function(*args)
+        return plans(function, *args)
+
+    if launch is not None:
+        implementation = _filled(run, implementation)
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or plans is None or (backend is not None and args[backend] != "triton"):
+            return op(*args)
+        return op(*args) if is_watched() else plans(op, *args)
+
+    call.__name__ = name
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fla::{name}", _by_name(fake, names), lib=_LIBRARY)
-    return op  # type: ignore[no-any-return]
+    return call
 
 
 def _schema(run: Callable[..., Any], mutates: Sequence[str], options: type | None) -> str:
@@ -72,9 +92,8 @@ def _schema(run: Callable[..., Any], mutates: Sequence[str], options: type | Non
 
 
 def _by_backend(declared: Callable[..., Any], algorithm: Callable[..., Any] | None, launch: str) -> Callable[..., Any]:
-    names, returned = list(signature(declared).parameters), get_type_hints(declared)["return"]
+    names = list(signature(declared).parameters)
     place = names.index("backend") if algorithm is not None else None
-    count = 0 if returned == list[torch.Tensor] else len(get_args(returned))
     known: dict[Any, tuple[Callable[..., Any], list[int]]] = {}
 
     def find(backend: Any) -> tuple[Callable[..., Any], list[int]]:
@@ -87,10 +106,21 @@ def _by_backend(declared: Callable[..., Any], algorithm: Callable[..., Any] | No
     def run(*args: Any) -> Any:
         backend = None if place is None else args[place]
         function, places = known.get(backend) or find(backend)
-        found = function(*[args[i] for i in places])
-        if returned is torch.Tensor:
-            return found
-        results = [args[0].new_empty(0) if x is None else x for x in found]
+        return function(*[args[i] for i in places])
+
+    return run
+
+
+def _filled(declared: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """What an op must return: empty tensors where ``function`` has None or leaves results out at the end."""
+    returned = get_type_hints(declared)["return"]
+    if returned is torch.Tensor:
+        return function
+    count = 0 if returned == list[torch.Tensor] else len(get_args(returned))
+
+    @wraps(function)
+    def run(*args: Any) -> Any:
+        results = [args[0].new_empty(0) if x is None else x for x in function(*args)]
         missing = [args[0].new_empty(0) for _ in range(count - len(results))]
         return (*results, *missing) if count else results
 

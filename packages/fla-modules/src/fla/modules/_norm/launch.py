@@ -8,6 +8,7 @@ import torch
 
 from fla.modules._norm import kernels
 from fla.modules._norm.tiles import BACKWARD_TILES, FORWARD_TILES
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, tile_key
 
 
@@ -40,23 +41,25 @@ def norm_fwd(
     out_dtype: torch.dtype,
     total_dtype: torch.dtype | None,
     quantise: bool,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The result, and ``x + residual`` in ``total_dtype`` (empty where that is None)."""
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The result, and ``x + residual`` in ``total_dtype``, None without."""
     x, gate, residual = x.contiguous(), _contiguous(gate), _contiguous(residual)
     weight, bias = _contiguous(weight), _contiguous(bias)
     y = x.new_empty(x.shape, dtype=out_dtype)
-    total = x.new_empty(0) if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
+    total = None if total_dtype is None else x.new_empty(x.shape, dtype=total_dtype)
     dim = x.shape[-1] // groups
     rows = x.numel() // x.shape[-1]
     tile = FORWARD_TILES.choose(_key(x, dim, gate))
-    kernels.norm_fwd_kernel[(-(-rows // tile.rows) * groups,)](
+    launch(
+        kernels.norm_fwd_kernel,
+        (-(-rows // tile.rows) * groups,),
         x,
         gate,
         weight,
         bias,
         residual,
         y,
-        None if total_dtype is None else total,
+        total,
         eps,
         rows,
         G=groups,
@@ -84,10 +87,10 @@ def norm_bwd(
     groups: int,
     x_dtype: torch.dtype,
     residual_dtype: torch.dtype | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, residual, gate, weight and bias, empty for those that are not there.
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of x, residual, gate, weight and bias, None for those that are not there.
 
-    The residual's is empty as well where it would be the same tensor as that of x.
+    The residual's is None as well where it would be the same tensor as that of x.
     """
     total, dy, gate, dtotal = total.contiguous(), dy.contiguous(), _contiguous(gate), _contiguous(dtotal)
     weight, bias = _contiguous(weight), _contiguous(bias)
@@ -97,11 +100,13 @@ def norm_bwd(
     programs = min(-(-rows // tile.rows), -(-tile.programs * _multiprocessors(total.device) // groups))
     dx = total.new_empty(total.shape, dtype=x_dtype)
     separate = residual_dtype not in (None, x_dtype)
-    dresidual = total.new_empty(total.shape if separate else 0, dtype=residual_dtype)
-    dgate, dweight, dbias = (total.new_empty(0) if p is None else torch.empty_like(p) for p in (gate, weight, bias))
-    learned = [d for d, p in ((dweight, weight), (dbias, bias)) if p is not None]
+    dresidual = total.new_empty(total.shape, dtype=residual_dtype) if separate else None
+    dgate, dweight, dbias = (None if p is None else torch.empty_like(p) for p in (gate, weight, bias))
+    learned = [d for d in (dweight, dbias) if d is not None]
     partials = total.new_empty(len(learned), programs, channels, dtype=torch.float32)
-    kernels.norm_bwd_kernel[(programs * groups,)](
+    launch(
+        kernels.norm_bwd_kernel,
+        (programs * groups,),
         total,
         gate,
         weight,
@@ -109,8 +114,8 @@ def norm_bwd(
         dy,
         dtotal,
         dx,
-        dresidual if separate else None,
-        None if gate is None else dgate,
+        dresidual,
+        dgate,
         partials,
         eps,
         rows,
@@ -131,7 +136,9 @@ def norm_bwd(
 def _sum_partials(partials: torch.Tensor, sums: list[torch.Tensor]) -> None:
     """Sum ``[1 or 2, programs, D]`` over the programs, into one or two ``[D]``."""
     count, programs, dim = partials.shape
-    kernels.norm_sum_bwd_kernel[(-(-dim // 16), count)](
+    launch(
+        kernels.norm_sum_bwd_kernel,
+        (-(-dim // 16), count),
         partials,
         sums[0],
         sums[1] if count == 2 else None,

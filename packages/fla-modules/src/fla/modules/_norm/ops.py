@@ -90,19 +90,12 @@ class NormFunction(torch.autograd.Function):
         weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         residual: torch.Tensor | None,
-        kind: str,
-        activation: str,
-        eps: float,
-        groups: int,
-        out_dtype: torch.dtype,
-        total_dtype: torch.dtype | None,
-        quantise: bool,
+        options: Any,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        y, total = norm_fwd(
-            x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, total_dtype, quantise
-        )
+        y, total = norm_fwd(x, gate, weight, bias, residual, *options)
+        *shared, _, total_dtype, _ = options
         ctx.save_for_backward(x if total_dtype is None else total, gate, weight, bias)
-        ctx.options = kind, activation, eps, groups, x.dtype, None if residual is None else residual.dtype
+        ctx.options = *shared, x.dtype, None if residual is None else residual.dtype
         ctx.set_materialize_grads(False)
         # torch.compile would hand zeros of its shape to the backward pass for an empty second output.
         return y if total_dtype is None else (y, total)
@@ -126,7 +119,7 @@ class NormFunction(torch.autograd.Function):
             None if weight is None else dweight,
             None if bias is None else dbias,
             dresidual,
-            *(None,) * 7,
+            None,
         )
 
 
@@ -148,11 +141,11 @@ def run_norm_triton(
     """:func:`fla.modules._norm.run_norm` on checked arguments."""
     differentiate = needs_gradient(x, gate, weight, bias, residual)
     stored = total_dtype if residual is not None and (prenorm or differentiate) else None
-    arguments = x, gate, weight, bias, residual, kind, activation, eps, groups, out_dtype, stored, quantise
+    options = kind, activation, eps, groups, out_dtype, stored, quantise
     if differentiate:
-        result = NormFunction.apply(*arguments)  # type: ignore[no-untyped-call]
+        result = NormFunction.apply(x, gate, weight, bias, residual, options)  # type: ignore[no-untyped-call]
     else:
-        result = norm_fwd(*arguments)
+        result = norm_fwd(x, gate, weight, bias, residual, *options)
     if stored is not None:
         return result  # type: ignore[no-any-return]
     y = result if differentiate else result[0]

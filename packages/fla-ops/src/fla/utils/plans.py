@@ -1,0 +1,289 @@
+"""Plans: what a call does on the host, recorded at the first of its kind and repeated at little cost.
+
+Shared by the five wheels; not public: it may change in any release.
+
+Calls are of one kind where their tensors agree in shape, strides, dtype, device and alignment, and all else that they
+are given is equal. The first of a kind runs as it is written, on tensors that stand for the arguments, and is recorded:
+memory that is allocated, operators of PyTorch, kernels that :func:`launch` submits. What is recorded becomes a function
+of straight lines that allocates, launches compiled kernels with integer pointers, and returns.
+
+So a function that is planned decides by nothing but the kind of its arguments: it reads no values of tensors, and has
+no effect but on tensors. What it allocates is freed after the step that reads it last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from importlib import import_module
+from types import CodeType
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+#: Plans that a function keeps; the oldest goes first.
+MOST_PLANS = 1024
+
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+_ALLOCATE = {
+    op
+    for packet in (
+        torch.ops.aten.empty,
+        torch.ops.aten.empty_like,
+        torch.ops.aten.empty_strided,
+        torch.ops.aten.new_empty,
+        torch.ops.aten.new_empty_strided,
+    )
+    for op in (getattr(packet, name) for name in packet.overloads())
+}
+_state = threading.local()
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **constants: Any) -> None:
+    """Launch a Triton kernel, as ``kernel[grid](*operands, **constants)`` does."""
+    compiled = kernel[grid](*operands, **constants)
+    recorder = getattr(_state, "recorder", None)
+    if recorder is not None:
+        recorder.add_launch(kernel, compiled, grid, operands, constants)
+
+
+class Unplannable(Exception):
+    """A call decides by more than the kind of its arguments."""
+
+
+class Planned:
+    """A function of tensors and options that is planned."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._plans: dict[Hashable, Callable[..., Any]] = {}
+
+    def __call__(self, otherwise: Callable[..., Any], *arguments: Any) -> Any:
+        """Call it; ``otherwise`` where tensors are more than memory."""
+        kind = kind_of(arguments)
+        if kind is None:
+            return otherwise(*arguments)
+        plan = self._plans.get(kind)
+        return self._first(kind, arguments) if plan is None else plan(*arguments)
+
+    def _first(self, kind: Hashable, arguments: Sequence[Any]) -> Any:
+        """Run a call, and keep the plan; what cannot be planned runs as it is written each time."""
+        while len(self._plans) >= MOST_PLANS:
+            self._plans.pop(next(iter(self._plans)), None)
+        stand_ins = [torch.from_dlpack(x.detach()) if isinstance(x, torch.Tensor) else x for x in arguments]
+        recorder = _Recorder(stand_ins)
+        previous, _state.recorder = getattr(_state, "recorder", None), recorder
+        try:
+            with recorder:
+                results = self.function(*stand_ins)
+        finally:
+            _state.recorder = previous
+        try:
+            self._plans[kind] = recorder.plan(results)
+        except Unplannable:
+            self._plans[kind] = self.function
+        return results
+
+
+def kind_of(arguments: Sequence[Any]) -> Hashable:
+    """The kind of a call; None where a tensor is more than memory (fake, wrapped, of a subclass)."""
+    kind: list[Hashable] = []
+    for x in arguments:
+        if type(x) in _PLAIN:
+            strides = x.is_contiguous() or x.stride()
+            kind.append((x.shape, strides, x.dtype, x.get_device(), x.data_ptr() & 15))
+        elif isinstance(x, torch.Tensor):
+            return None
+        else:
+            kind.append(x)
+    return tuple(kind)
+
+
+def is_watched() -> bool:
+    """Whether somebody sees the operators that are called: a mode, a transform or a profiler."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd._profiler_enabled()
+    )
+
+
+class _Step(NamedTuple):
+    line: str
+    reads: frozenset[int]
+    """Places of the tensors that it needs."""
+
+
+class _Recorder(TorchDispatchMode):
+    """What a call does, as lines of a function whose tensors are ``t0, t1, ...``, the arguments first."""
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        super().__init__()
+        self.count = len(arguments)
+        self.tensors: list[Any] = list(arguments)
+        self.names: dict[str, Any] = {}
+        self.steps: list[_Step] = []
+        self.pointers: set[int] = set()
+        self.fault: str | None = None
+        self.calls = False
+        self.places = {x.untyped_storage()._cdata: i for i, x in enumerate(arguments) if isinstance(x, torch.Tensor)}
+
+    def __torch_dispatch__(
+        self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        results = op(*args, **kwargs)
+        made = [results] if isinstance(results, torch.Tensor) else results
+        if not isinstance(made, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in made):
+            self.fault = f"{op} returns no tensors"
+            return results
+        fresh = [x for x in made if x.untyped_storage()._cdata not in self.places]
+        if op in _ALLOCATE:
+            (x,) = made
+            self._add(f"t{len(self.tensors)} = {self._allocation(x)}", frozenset(), [x])
+        elif fresh or op._schema.is_mutable:
+            self.calls = True
+            reads: set[int] = set()
+            inputs = [self._expression(x, reads) for x in args]
+            inputs += [f"{name}={self._expression(x, reads)}" for name, x in kwargs.items()]
+            call = f"{self._constant(op)}({', '.join(inputs)})"
+            if len(fresh) == len(made):
+                targets = ", ".join(f"t{len(self.tensors) + i}" for i in range(len(fresh)))
+                call = f"{targets}{'' if isinstance(results, torch.Tensor) else ','} = {call}"
+            elif fresh:
+                self.fault = f"{op} returns some tensors that it was given"
+            self._add(call, frozenset(reads), fresh)
+        return results
+
+    def add_launch(
+        self,
+        kernel: Any,
+        compiled: Any,
+        grid: tuple[int, ...],
+        operands: Sequence[Any],
+        constants: dict[str, Any],
+    ) -> None:
+        """A launch that has been submitted. Interpreted kernels are not compiled, and take tensors."""
+        reads: set[int] = set()
+        if compiled is None:
+            inputs = [self._expression(x, reads) for x in operands]
+            inputs += [f"{name}={self._constant(value)}" for name, value in constants.items()]
+            self._add(f"{self._constant(kernel[grid])}({', '.join(inputs)})", frozenset(reads), ())
+            return
+        run = self._constant(compiled[(*grid, 1, 1)[:3]])
+        rest = [constants[p.name] if p.name in constants else p.default for p in kernel.params[len(operands) :]]
+        inputs = [self._pointer(x, reads) if isinstance(x, torch.Tensor) else self._constant(x) for x in operands]
+        inputs += map(self._constant, rest)
+        self._add(f"{run}({', '.join(inputs)}, stream=stream)", frozenset(reads), ())
+
+    def plan(self, results: Any) -> Callable[..., Any]:
+        """The function that repeats what was recorded."""
+        if self.fault:
+            raise Unplannable(self.fault)
+        kept: set[int] = set()
+        returned = self._expression(results, kept)
+        if any(place < self.count for place in kept):
+            raise Unplannable("an argument is returned")
+        lines, done = [], set(kept) | set(range(self.count))
+        for step in reversed(self.steps):
+            last = sorted(step.reads - done)
+            done |= step.reads
+            if last:
+                lines.append(f"del {', '.join(f't{place}' for place in last)}")
+            lines.append(step.line)
+        parameters = ", ".join(f"t{i}" for i in range(self.count))
+        head = [f"def run({parameters}):"]
+        device = next(x.device for x in self.tensors if isinstance(x, torch.Tensor))
+        index = self._constant(device.index)
+        if device.type == "cuda":
+            self.names["device_of"], self.names["elsewhere"] = torch._C._cuda_getDevice, _elsewhere
+            head.append(f"if device_of() != {index}: return elsewhere({index}, run, {parameters})")
+        if self.calls:
+            self.names["is_autocast_enabled"], self.names["without_autocast"] = torch.is_autocast_enabled, _without_autocast
+            kind = self._constant(device.type)
+            head.append(f"if is_autocast_enabled({kind}): return without_autocast({kind}, run, {parameters})")
+        if self.pointers:
+            head.append(f"stream = stream_of({index})")
+            self.names["stream_of"] = import_module("triton").runtime.driver.active.get_current_stream
+        names = {**self.names}
+        exec(_compiled("\n ".join([*head, *reversed(lines), f"return {returned}"])), names)
+        return names["run"]  # type: ignore[no-any-return]
+
+    def _add(self, line: str, reads: frozenset[int], fresh: Sequence[torch.Tensor]) -> None:
+        self.steps.append(_Step(line, reads))
+        for x in fresh:
+            self.places[x.untyped_storage()._cdata] = len(self.tensors)
+            self.tensors.append(x)
+
+    def _allocation(self, x: torch.Tensor) -> str:
+        """How to allocate memory like x."""
+        # What compiled programs allocate with, in half the time; it fills nothing.
+        empty = getattr(torch._C._dynamo.guards, f"_empty_strided_{x.device.type}", None)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        shape, stride, dtype = map(self._constant, (tuple(x.shape), x.stride(), x.dtype))
+        if empty is None or deterministic:
+            return f"{self._constant(torch.empty_strided)}({shape}, {stride}, dtype={dtype}, device={self._constant(x.device)})"
+        return f"{self._constant(empty)}({shape}, {stride}, {dtype})"
+
+    def _constant(self, value: Any) -> str:
+        """A name for what is the same in all calls of the kind."""
+        if value is None or value is True or value is False:
+            return str(value)
+        name = f"c{len(self.names)}"
+        self.names[name] = value
+        return name
+
+    def _place(self, x: torch.Tensor, reads: set[int]) -> int:
+        """Where the memory of x comes from."""
+        place = self.places.get(x.untyped_storage()._cdata)
+        if place is None:
+            raise Unplannable("a tensor comes from elsewhere")
+        reads.add(place)
+        return place
+
+    def _expression(self, x: Any, reads: set[int]) -> str:
+        """How to say an argument of an operator, or the results."""
+        if isinstance(x, (list, tuple)) and any(isinstance(part, torch.Tensor) for part in x):
+            inside = "".join(f"{self._expression(part, reads)}, " for part in x)
+            return f"[{inside}]" if isinstance(x, list) else f"({inside})"
+        if not isinstance(x, torch.Tensor):
+            return self._constant(x)
+        place = self._place(x, reads)
+        whole = self.tensors[place]
+        if x.dtype != whole.dtype:
+            raise Unplannable("a tensor is read in another dtype")
+        offset = x.storage_offset()
+        if (x.shape, x.stride(), offset) == (whole.shape, whole.stride(), whole.storage_offset()):
+            return f"t{place}"
+        if whole.storage_offset():
+            offset = f"t{place}.storage_offset() + {self._constant(offset - whole.storage_offset())}"
+        shape, stride = self._constant(tuple(x.shape)), self._constant(x.stride())
+        return f"t{place}.as_strided({shape}, {stride}, {offset})"
+
+    def _pointer(self, x: torch.Tensor, reads: set[int]) -> str:
+        place = self._place(x, reads)
+        if place not in self.pointers:
+            self.pointers.add(place)
+            self.steps.append(_Step(f"p{place} = t{place}.data_ptr()", frozenset({place})))
+        offset = x.data_ptr() - self.tensors[place].data_ptr() if x.numel() else 0
+        return f"p{place} + {self._constant(offset)}" if offset else f"p{place}"
+
+
+@cache
+def _compiled(source: str) -> CodeType:
+    """Calls that differ in numbers alone have the same lines."""
+    return compile(source, "<plan>", "exec")
+
+
+
+def _elsewhere(index: int, run: Callable[..., Any], *arguments: Any) -> Any:
+    """Kernels are launched on the GPU that is current."""
+    with torch.cuda.device(index):
+        return run(*arguments)
+
+
+def _without_autocast(kind: str, run: Callable[..., Any], *arguments: Any) -> Any:
+    with torch.autocast(kind, enabled=False):
+        return run(*arguments)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fla.modules.convolution import ShortConvolution, causal_conv1d, causal_conv1d_update
 from fla.modules.convolution.ops import conv_bwd, conv_fwd, conv_update
 from fla.utils.numerics import agreement
+from fla.utils.registration import registered
 
 TIGHT = {"atol": agreement(torch.float64, 4096), "rtol": agreement(torch.float64, 4096)}
 
@@ -126,7 +127,7 @@ def test_opcheck() -> None:
     x, w, b, s = torch.randn(1, 5, 6), torch.randn(6, 4), torch.randn(6), torch.randn(2, 6, 4)
     ends = torch.tensor([0, 2, 5])
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(conv_update, (x[0, :2], s, None, w, b, True, "torch"), test_utils=checks)
+    torch.library.opcheck(registered(conv_update), (x[0, :2], s, None, w, b, True, "torch"), test_utils=checks)
     with torch.device("meta"):
         assert conv_fwd(x.to("meta"), w, b, x, s, ends, True).shape == x.shape
         assert [d.shape for d in conv_bwd(x.to("meta"), w.to("meta"), None, s.to("meta"), ends, x, True)] == [

@@ -19,6 +19,7 @@ from fla.modules.fused_linear_cross_entropy import FusedLinearCrossEntropyLoss, 
 from fla.modules.fused_linear_cross_entropy.ops import linear_cross_entropy_fwd
 from fla.modules.l2warp import l2_warp
 from fla.utils.numerics import agreement
+from fla.utils.registration import registered
 
 TIGHT = {"atol": agreement(torch.float64, 4096), "rtol": agreement(torch.float64, 4096)}
 SIDES = {"x": (13, 5), "weight": (11, 5)}
@@ -192,14 +193,16 @@ def test_opcheck() -> None:
     logits, target = torch.randn(4, 9), torch.randint(0, 9, (4,))
     options = (-100, 0.1, 1.0, 0.1, 3.0, 0, 9)
     rows = [torch.randn(4) for _ in range(3)]
-    torch.library.opcheck(cross_entropy_fwd, (logits, target, "torch", *options))
+    torch.library.opcheck(registered(cross_entropy_fwd), (logits, target, "torch", *options))
     for reduction in ("mean", "none"):
-        torch.library.opcheck(cross_entropy_reduce_fwd, (target, *rows, reduction, "torch", *options))
+        torch.library.opcheck(registered(cross_entropy_reduce_fwd), (target, *rows, reduction, "torch", *options))
     for op in (cross_entropy_bwd, cross_entropy_bwd_):
-        torch.library.opcheck(op, (logits, target, rows[0], torch.randn(()), torch.ones(()), "torch", *options))
+        torch.library.opcheck(
+            registered(op), (logits, target, rows[0], torch.randn(()), torch.ones(()), "torch", *options)
+        )
     linear = (torch.randn(4, 3), target, torch.randn(9, 3), torch.randn(9), "mean", 2, 0.1, True)
     for needs in ((True, True, True), (True, False, False)):
-        torch.library.opcheck(linear_cross_entropy_fwd, (*linear, *needs, "torch", *options))
+        torch.library.opcheck(registered(linear_cross_entropy_fwd), (*linear, *needs, "torch", *options))
 
 
 @pytest.mark.own_device

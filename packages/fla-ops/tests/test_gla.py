@@ -12,6 +12,7 @@ from fla.ops._engines.channel_decay.ops import chunk_gla_bwd, chunk_gla_fwd
 from fla.ops._engines.decay_steps.ops import fused_recurrent_gla_bwd, fused_recurrent_gla_fwd
 from fla.ops.gla import chunk_gla, fused_recurrent_gla, naive_recurrent_gla
 from fla.utils.numerics import assert_close
+from fla.utils.registration import registered
 
 
 def inputs(
@@ -112,11 +113,13 @@ def test_opcheck() -> None:
     q, k, v, g = inputs(1, 8).values()
     state, ends, do = torch.randn(2, 2, 8, 12), torch.tensor([0, 3, 8]), torch.randn_like(v)
     empty = q.new_empty(0)
-    torch.library.opcheck(chunk_gla_fwd, (q, k, v, g, None, state, ends, 1.0, "torch", True))
-    torch.library.opcheck(chunk_gla_bwd, (q, k, v, g, None, None, empty, do, state, ends, 1.0, "torch"))
-    torch.library.opcheck(fused_recurrent_gla_fwd, (q, k, v, None, g, None, None, state, ends, 1.0, False, "torch"))
+    torch.library.opcheck(registered(chunk_gla_fwd), (q, k, v, g, None, state, ends, 1.0, "torch", True))
+    torch.library.opcheck(registered(chunk_gla_bwd), (q, k, v, g, None, None, empty, do, state, ends, 1.0, "torch"))
     torch.library.opcheck(
-        fused_recurrent_gla_bwd, (q, k, v, None, g, v, None, None, do, state, ends, 1.0, False, "torch")
+        registered(fused_recurrent_gla_fwd), (q, k, v, None, g, None, None, state, ends, 1.0, False, "torch")
+    )
+    torch.library.opcheck(
+        registered(fused_recurrent_gla_bwd), (q, k, v, None, g, v, None, None, do, state, ends, 1.0, False, "torch")
     )
 
 

@@ -12,6 +12,7 @@ from fla.ops._engines.scan.ops import hgrn_bwd, hgrn_fwd
 from fla.ops._engines.scan.tiles import ScanTile
 from fla.ops.hgrn import chunk_hgrn, fused_recurrent_hgrn, naive_recurrent_hgrn
 from fla.utils.numerics import assert_close
+from fla.utils.registration import registered
 
 
 def inputs(batch: int = 2, time: int = 16, channels: int = 12, decay: float = 1.0) -> dict[str, torch.Tensor]:
@@ -78,8 +79,8 @@ def test_a_gate_may_be_more_precise_than_the_input() -> None:
 def test_opcheck() -> None:
     x, g = inputs(1, 8).values()
     state, ends, do, empty = torch.randn(2, 12), torch.tensor([0, 3, 8]), torch.randn_like(x), x.new_empty(0)
-    torch.library.opcheck(hgrn_fwd, (x, g, state, ends, "torch", True))
-    torch.library.opcheck(hgrn_bwd, (x, g, None, empty, do, state, ends, "torch"))
+    torch.library.opcheck(registered(hgrn_fwd), (x, g, state, ends, "torch", True))
+    torch.library.opcheck(registered(hgrn_bwd), (x, g, None, empty, do, state, ends, "torch"))
 
 
 def test_memory_of_the_torch_backend_is_linear_in_time() -> None:

@@ -21,7 +21,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 #: Plans that a function keeps; the oldest goes first.
 MOST_PLANS = 1024
@@ -43,10 +43,45 @@ _state = threading.local()
 
 def launch(kernel: Any, grid: tuple[int, ...], *operands: Any, **constants: Any) -> None:
     """Launch a Triton kernel, as ``kernel[grid](*operands, **constants)`` does."""
-    compiled = kernel[grid](*operands, **constants)
     recorder = getattr(_state, "recorder", None)
-    if recorder is not None:
-        recorder.add_launch(kernel, compiled, grid, operands, constants)
+    if recorder is None:
+        kernel[grid](*operands, **constants)
+        return
+    with _disable_current_modes():  # an interpreted kernel computes with operators of PyTorch
+        compiled = kernel[grid](*map(_plain, operands), **constants)
+    recorder.add_launch(kernel, compiled, grid, operands, constants)
+
+
+def keep(make: Callable[[], torch.Tensor | None]) -> torch.Tensor | None:
+    """What ``make`` returns, as something that is there before a call and after it: a plan holds it.
+
+    None is for the time being: it is made by each call.
+    """
+    recorder = getattr(_state, "recorder", None)
+    if recorder is None:
+        return make()
+    with _disable_current_modes():
+        tensor = make()
+    if tensor is not None:
+        recorder.hold(tensor)
+    return tensor
+
+
+class Varying(int):
+    """A number that calls of one kind may differ in: it can be handed to a kernel, and nothing else."""
+
+    place: int
+
+    def _refuse(self, *_: Any) -> Any:
+        raise TypeError("a number that calls of one kind differ in is handed on to a kernel as it is")
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __floordiv__ = __mod__ = __neg__ = _refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = __bool__ = _refuse  # type: ignore[assignment]
+    __hash__ = int.__hash__
+
+
+def _plain(x: Any) -> Any:
+    return int.__int__(x) if type(x) is Varying else x
 
 
 class Unplannable(Exception):
@@ -54,15 +89,20 @@ class Unplannable(Exception):
 
 
 class Planned:
-    """A function of tensors and options that is planned."""
+    """A function of tensors and options that is planned.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    Args:
+        function: what is called.
+        varying: places of integers that are handed to kernels alone, which are not specialised to them.
+    """
+
+    def __init__(self, function: Callable[..., Any], varying: Sequence[int] = ()) -> None:
+        self.function, self.varying = function, varying
         self._plans: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, otherwise: Callable[..., Any], *arguments: Any) -> Any:
         """Call it; ``otherwise`` where tensors are more than memory."""
-        kind = kind_of(arguments)
+        kind = kind_of(arguments, self.varying)
         if kind is None:
             return otherwise(*arguments)
         plan = self._plans.get(kind)
@@ -73,6 +113,9 @@ class Planned:
         while len(self._plans) >= MOST_PLANS:
             self._plans.pop(next(iter(self._plans)), None)
         stand_ins = [torch.from_dlpack(x.detach()) if isinstance(x, torch.Tensor) else x for x in arguments]
+        for place in self.varying:
+            stand_ins[place] = Varying(arguments[place])
+            stand_ins[place].place = place
         recorder = _Recorder(stand_ins)
         previous, _state.recorder = getattr(_state, "recorder", None), recorder
         try:
@@ -87,7 +130,7 @@ class Planned:
         return results
 
 
-def kind_of(arguments: Sequence[Any]) -> Hashable:
+def kind_of(arguments: Sequence[Any], varying: Sequence[int] = ()) -> Hashable:
     """The kind of a call; None where a tensor is more than memory (fake, wrapped, of a subclass)."""
     kind: list[Hashable] = []
     for x in arguments:
@@ -98,7 +141,14 @@ def kind_of(arguments: Sequence[Any]) -> Hashable:
             return None
         else:
             kind.append(x)
+    for place in varying:
+        kind[place] = None
     return tuple(kind)
+
+
+def is_recording() -> bool:
+    """Whether a call is being recorded; what it calls belongs to its plan."""
+    return getattr(_state, "recorder", None) is not None
 
 
 def is_watched() -> bool:
@@ -114,6 +164,8 @@ class _Step(NamedTuple):
     line: str
     reads: frozenset[int]
     """Places of the tensors that it needs."""
+    makes: int | None = None
+    """The place of what it allocates, where that is all that it does."""
 
 
 class _Recorder(TorchDispatchMode):
@@ -128,33 +180,14 @@ class _Recorder(TorchDispatchMode):
         self.pointers: set[int] = set()
         self.fault: str | None = None
         self.calls = False
+        self.held: set[int] = set()
         self.places = {x.untyped_storage()._cdata: i for i, x in enumerate(arguments) if isinstance(x, torch.Tensor)}
 
     def __torch_dispatch__(
         self, op: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        results = op(*args, **kwargs)
-        made = [results] if isinstance(results, torch.Tensor) else results
-        if not isinstance(made, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in made):
-            self.fault = f"{op} returns no tensors"
-            return results
-        fresh = [x for x in made if x.untyped_storage()._cdata not in self.places]
-        if op in _ALLOCATE:
-            (x,) = made
-            self._add(f"t{len(self.tensors)} = {self._allocation(x)}", frozenset(), [x])
-        elif fresh or op._schema.is_mutable:
-            self.calls = True
-            reads: set[int] = set()
-            inputs = [self._expression(x, reads) for x in args]
-            inputs += [f"{name}={self._expression(x, reads)}" for name, x in kwargs.items()]
-            call = f"{self._constant(op)}({', '.join(inputs)})"
-            if len(fresh) == len(made):
-                targets = ", ".join(f"t{len(self.tensors) + i}" for i in range(len(fresh)))
-                call = f"{targets}{'' if isinstance(results, torch.Tensor) else ','} = {call}"
-            elif fresh:
-                self.fault = f"{op} returns some tensors that it was given"
-            self._add(call, frozenset(reads), fresh)
+        results = op(*args, **(kwargs or {}))
+        self._record(self._operator, op, args, kwargs or {}, results)
         return results
 
     def add_launch(
@@ -165,18 +198,56 @@ class _Recorder(TorchDispatchMode):
         operands: Sequence[Any],
         constants: dict[str, Any],
     ) -> None:
-        """A launch that has been submitted. Interpreted kernels are not compiled, and take tensors."""
+        """A launch that has been submitted; ``compiled`` is None where kernels are interpreted."""
+        self._record(self._launch, kernel, compiled, grid, operands, constants)
+
+    def _record(self, add: Callable[..., None], *what: Any) -> None:
+        try:
+            add(*what)
+        except Unplannable as fault:
+            self.fault = str(fault)
+
+    def _operator(self, op: Any, args: tuple[Any, ...], kwargs: dict[str, Any], results: Any) -> None:
+        made = [results] if isinstance(results, torch.Tensor) else results
+        if not isinstance(made, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in made):
+            raise Unplannable(f"{op} returns no tensors")
+        fresh = [x for x in made if x.untyped_storage()._cdata not in self.places]
+        if op in _ALLOCATE:
+            line = f"t{len(self.tensors)} = {self._allocation(made[0])}"
+            self._add(line, set(), made, makes=len(self.tensors))
+        elif fresh or op._schema.is_mutable:
+            if len(fresh) not in (0, len(made)):
+                raise Unplannable(f"{op} returns some tensors that it was given")
+            reads: set[int] = set()
+            inputs = [self._expression(x, reads) for x in args]
+            inputs += [f"{name}={self._expression(x, reads)}" for name, x in kwargs.items()]
+            targets = "".join(f"t{len(self.tensors) + i}, " for i in range(len(fresh)))
+            targets = targets.removesuffix(", ") if isinstance(results, torch.Tensor) else targets
+            self._add(f"{targets}{'= ' if fresh else ''}{self._constant(op)}({', '.join(inputs)})", reads, fresh)
+            self.calls = True
+        # What is left is a view.
+
+    def _launch(
+        self, kernel: Any, compiled: Any, grid: tuple[int, ...], operands: Sequence[Any], constants: dict[str, Any]
+    ) -> None:
         reads: set[int] = set()
         if compiled is None:
             inputs = [self._expression(x, reads) for x in operands]
             inputs += [f"{name}={self._constant(value)}" for name, value in constants.items()]
-            self._add(f"{self._constant(kernel[grid])}({', '.join(inputs)})", frozenset(reads), ())
+            self._add(f"{self._constant(kernel[grid])}({', '.join(inputs)})", reads)
             return
-        run = self._constant(compiled[(*grid, 1, 1)[:3]])
-        rest = [constants[p.name] if p.name in constants else p.default for p in kernel.params[len(operands) :]]
         inputs = [self._pointer(x, reads) if isinstance(x, torch.Tensor) else self._constant(x) for x in operands]
-        inputs += map(self._constant, rest)
-        self._add(f"{run}({', '.join(inputs)}, stream=stream)", frozenset(reads), ())
+        inputs += [self._constant(constants.get(p.name, p.default)) for p in kernel.params[len(operands) :]]
+        run = self._constant(compiled[(*grid, 1, 1)[:3]])
+        self._add(f"{run}({', '.join(inputs)}, stream=stream)", reads)
+
+    def hold(self, x: torch.Tensor) -> None:
+        """A tensor that is the same in all calls of the kind."""
+        if x.untyped_storage()._cdata not in self.places:
+            self.names[f"t{len(self.tensors)}"] = x
+            self.held.add(len(self.tensors))
+            self.places[x.untyped_storage()._cdata] = len(self.tensors)
+            self.tensors.append(x)
 
     def plan(self, results: Any) -> Callable[..., Any]:
         """The function that repeats what was recorded."""
@@ -184,10 +255,12 @@ class _Recorder(TorchDispatchMode):
             raise Unplannable(self.fault)
         kept: set[int] = set()
         returned = self._expression(results, kept)
-        if any(place < self.count for place in kept):
+        if any(place < self.count or place in self.held for place in kept):
             raise Unplannable("an argument is returned")
-        lines, done = [], set(kept) | set(range(self.count))
+        lines, done = [], kept | self.held | set(range(self.count))
         for step in reversed(self.steps):
+            if step.makes is not None and step.makes not in done:
+                continue  # memory that nothing needs
             last = sorted(step.reads - done)
             done |= step.reads
             if last:
@@ -201,7 +274,10 @@ class _Recorder(TorchDispatchMode):
             self.names["device_of"], self.names["elsewhere"] = torch._C._cuda_getDevice, _elsewhere
             head.append(f"if device_of() != {index}: return elsewhere({index}, run, {parameters})")
         if self.calls:
-            self.names["is_autocast_enabled"], self.names["without_autocast"] = torch.is_autocast_enabled, _without_autocast
+            self.names["is_autocast_enabled"], self.names["without_autocast"] = (
+                torch.is_autocast_enabled,
+                _without_autocast,
+            )
             kind = self._constant(device.type)
             head.append(f"if is_autocast_enabled({kind}): return without_autocast({kind}, run, {parameters})")
         if self.pointers:
@@ -211,8 +287,8 @@ class _Recorder(TorchDispatchMode):
         exec(_compiled("\n ".join([*head, *reversed(lines), f"return {returned}"])), names)
         return names["run"]  # type: ignore[no-any-return]
 
-    def _add(self, line: str, reads: frozenset[int], fresh: Sequence[torch.Tensor]) -> None:
-        self.steps.append(_Step(line, reads))
+    def _add(self, line: str, reads: set[int], fresh: Sequence[torch.Tensor] = (), makes: int | None = None) -> None:
+        self.steps.append(_Step(line, frozenset(reads), makes))
         for x in fresh:
             self.places[x.untyped_storage()._cdata] = len(self.tensors)
             self.tensors.append(x)
@@ -231,6 +307,8 @@ class _Recorder(TorchDispatchMode):
         """A name for what is the same in all calls of the kind."""
         if value is None or value is True or value is False:
             return str(value)
+        if type(value) is Varying:
+            return f"t{value.place}"
         name = f"c{len(self.names)}"
         self.names[name] = value
         return name
@@ -239,7 +317,7 @@ class _Recorder(TorchDispatchMode):
         """Where the memory of x comes from."""
         place = self.places.get(x.untyped_storage()._cdata)
         if place is None:
-            raise Unplannable("a tensor comes from elsewhere")
+            raise Unplannable(f"a tensor {list(x.shape)} comes from elsewhere")
         reads.add(place)
         return place
 
@@ -254,13 +332,11 @@ class _Recorder(TorchDispatchMode):
         whole = self.tensors[place]
         if x.dtype != whole.dtype:
             raise Unplannable("a tensor is read in another dtype")
-        offset = x.storage_offset()
-        if (x.shape, x.stride(), offset) == (whole.shape, whole.stride(), whole.storage_offset()):
+        offset = x.storage_offset() - whole.storage_offset()
+        if (x.shape, x.stride(), offset) == (whole.shape, whole.stride(), 0):
             return f"t{place}"
-        if whole.storage_offset():
-            offset = f"t{place}.storage_offset() + {self._constant(offset - whole.storage_offset())}"
-        shape, stride = self._constant(tuple(x.shape)), self._constant(x.stride())
-        return f"t{place}.as_strided({shape}, {stride}, {offset})"
+        shape, stride, offset = map(self._constant, (tuple(x.shape), x.stride(), offset))
+        return f"t{place}.as_strided({shape}, {stride}, t{place}.storage_offset() + {offset})"
 
     def _pointer(self, x: torch.Tensor, reads: set[int]) -> str:
         place = self._place(x, reads)
@@ -275,7 +351,6 @@ class _Recorder(TorchDispatchMode):
 def _compiled(source: str) -> CodeType:
     """Calls that differ in numbers alone have the same lines."""
     return compile(source, "<plan>", "exec")
-
 
 
 def _elsewhere(index: int, run: Callable[..., Any], *arguments: Any) -> Any:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
 from inspect import Parameter, Signature, signature
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 
-from fla.utils.plans import Planned, is_watched
+from fla.utils.plans import Planned, is_recording, is_watched
 
 _LIBRARY = torch.library.Library("fla", "FRAGMENT")
 
@@ -30,6 +30,7 @@ def register_op(
     launch: str | None = None,
     mutates: Sequence[str] = (),
     options: type | None = None,
+    varying: Sequence[str] = (),
 ) -> Callable[..., Any]:
     """Define ``fla::<name>`` and return the callable to use for it.
 
@@ -45,34 +46,28 @@ def register_op(
         launch: ``"module:function"`` that runs on the triton backend; loaded when it is first called.
         mutates: names of the arguments that are written to.
         options: the named tuple whose fields ``run`` takes as ``*options``.
+        varying: names of integers that ``launch`` hands to kernels and does not look at.
     """
     _LIBRARY.define(name + _schema(run, mutates, options), tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.fla, name).default
     names = [argument.name for argument in op._schema.arguments]
-    function = run if launch is None else _by_backend(run, algorithm, launch)
-    if "cu_seqlens" in names:
-        function = _with_contiguous(function, names.index("cu_seqlens"))
-    function = _in_its_place(function)
-    plans = None if launch is None else Planned(function)
-    backend = names.index("backend") if plans is not None and algorithm is not None else None
-
-    def implementation(*args: Any) -> Any:
-        if plans is None or (backend is not None and args[backend] != "triton"):
-            return function(*args)
-        return plans(function, *args)
-
+    implementation, call = run, op
+    backend = names.index("backend") if "backend" in names else None
     if launch is not None:
-        implementation = _filled(run, implementation)
-
-    def call(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or plans is None or (backend is not None and args[backend] != "triton"):
-            return op(*args)
-        return op(*args) if is_watched() else plans(op, *args)
-
-    call.__name__ = name
+        implementation = _by_backend(run, algorithm, launch)
+    if "cu_seqlens" in names:
+        implementation = _with_contiguous(implementation, names.index("cu_seqlens"))
+    implementation = _in_its_place(implementation)
+    if launch is not None or backend is not None:
+        implementation, call = _planned(op, implementation, backend, [names.index(name) for name in varying])
     _LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"fla::{name}", _by_name(fake, names), lib=_LIBRARY)
     return call
+
+
+def registered(call: Callable[..., Any]) -> Any:
+    """The op of ``torch.ops.fla`` behind what :func:`register_op` returned."""
+    return getattr(call, "op", call)
 
 
 def _schema(run: Callable[..., Any], mutates: Sequence[str], options: type | None) -> str:
@@ -111,20 +106,51 @@ def _by_backend(declared: Callable[..., Any], algorithm: Callable[..., Any] | No
     return run
 
 
-def _filled(declared: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """What an op must return: empty tensors where ``function`` has None or leaves results out at the end."""
-    returned = get_type_hints(declared)["return"]
-    if returned is torch.Tensor:
-        return function
-    count = 0 if returned == list[torch.Tensor] else len(get_args(returned))
+def _planned(
+    op: Any, function: Callable[..., Any], backend: int | None, varying: Sequence[int]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """What is registered, and what calls it: past PyTorch's dispatcher where nobody watches.
 
-    @wraps(function)
+    Args:
+        op: takes tensors and returns tensors.
+        function: may leave out results at the end, or have None for them.
+        backend: the place of the argument that names it; None where all calls launch kernels.
+        varying: places of integers that kernels alone look at.
+    """
+    required = [i for i, argument in enumerate(op._schema.arguments) if isinstance(argument.type, torch.TensorType)]
+    returned = op._schema.returns
+    one, many = len(returned) <= 1, len(returned) == 1 and not isinstance(returned[0].type, torch.TensorType)
+
+    def filled(args: Sequence[Any]) -> Sequence[Any]:
+        """A forward pass that was called past the dispatcher has handed on None."""
+        if any(args[i] is None for i in required):
+            args = [args[0].new_empty(0) if i in required and x is None else x for i, x in enumerate(args)]
+        return args
+
     def run(*args: Any) -> Any:
-        results = [args[0].new_empty(0) if x is None else x for x in function(*args)]
-        missing = [args[0].new_empty(0) for _ in range(count - len(results))]
-        return (*results, *missing) if count else results
+        found = function(*filled(args))
+        return found if one else (*found, *(None,) * (len(returned) - len(found)))
 
-    return run
+    plans = Planned(run, varying)
+
+    def implementation(*args: Any) -> Any:
+        found = plans(run, *args) if backend is None or args[backend] == "triton" else run(*args)
+        if many or not one:
+            found = [args[0].new_empty(0) if x is None else x for x in found]
+        return found if one else tuple(found)
+
+    def dispatch(*args: Any) -> Any:
+        return op(*filled(args))
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or (backend is not None and args[backend] != "triton"):
+            return op(*args)
+        if is_watched():
+            return run(*args) if is_recording() else dispatch(*args)
+        return plans(dispatch, *args)
+
+    call.__name__, call.op = op._schema.name.removeprefix("fla::"), op  # type: ignore[attr-defined]
+    return implementation, call
 
 
 def fake_gradients(run: Callable[..., Any], like_state: Callable[..., torch.Tensor]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import triton
 
+from fla.utils.plans import launch
 from fla.utils.varlen import max_chunks
 from fla.utils.varlen_kernels import chunk_table_kernel
 
@@ -39,7 +40,9 @@ def chunk_table(cu_seqlens: torch.Tensor, total: int, chunk_size: int) -> ChunkT
     sequence = torch.empty(chunks, dtype=torch.int32, device=cu_seqlens.device)
     first_chunk = torch.empty(sequences + 1, dtype=torch.int32, device=cu_seqlens.device)
     # Room for the last entry of first_chunk, which is no chunk's index but may be as large as their number.
-    chunk_table_kernel[(triton.cdiv(chunks + 1, CHUNKS),)](
+    launch(
+        chunk_table_kernel,
+        (triton.cdiv(chunks + 1, CHUNKS),),
         cu_seqlens,
         sequence,
         first_chunk,

@@ -8,6 +8,7 @@ import torch
 import triton
 
 from fla.modules.activations import kernels
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 
@@ -39,7 +40,9 @@ def glu_fwd(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.
     x, y = _as_rows(x), _as_rows(y)
     rows, dim = x.shape
     tile = GLU_TILES.choose(tile_key(x, 0))
-    kernels.glu_fwd_kernel[(triton.cdiv(rows, tile.rows) * triton.cdiv(dim, tile.channels),)](
+    launch(
+        kernels.glu_fwd_kernel,
+        (triton.cdiv(rows, tile.rows) * triton.cdiv(dim, tile.channels),),
         x,
         y,
         z,
@@ -65,7 +68,9 @@ def glu_bwd(
     x, y = _as_rows(x), _as_rows(y)
     rows, dim = x.shape
     tile = GLU_TILES.choose(tile_key(x, 0))
-    kernels.glu_bwd_kernel[(triton.cdiv(rows, tile.rows) * triton.cdiv(dim, tile.channels),)](
+    launch(
+        kernels.glu_bwd_kernel,
+        (triton.cdiv(rows, tile.rows) * triton.cdiv(dim, tile.channels),),
         x,
         y,
         dz.contiguous(),

@@ -9,6 +9,7 @@ import torch
 import triton
 
 from fla.modules.convolution import kernels
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 from fla.utils.varlen import max_chunks
 from fla.utils.varlen_launch import chunk_table
@@ -76,7 +77,9 @@ def conv_fwd(
     tile = FORWARD_TILES.choose(tile_key(x, weight.shape[1]))
     blocks = time_blocks(x, cu_seqlens, tile.steps)
     y = torch.empty_like(x)
-    kernels.conv_fwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
+    launch(
+        kernels.conv_fwd_kernel,
+        (blocks.total, triton.cdiv(channels, tile.channels)),
         x,
         weight,
         bias,
@@ -121,7 +124,9 @@ def conv_bwd(
     dx = torch.empty_like(x)
     dweights = x.new_empty(partials, *weight.shape, dtype=torch.float32)
     dbiases = None if bias is None else x.new_empty(partials, channels, dtype=torch.float32)
-    kernels.conv_bwd_kernel[(partials, channel_blocks)](
+    launch(
+        kernels.conv_bwd_kernel,
+        (partials, channel_blocks),
         x,
         weight,
         bias,
@@ -211,7 +216,9 @@ def conv_update(
     sequences, channels, width = cache.shape
     y = torch.empty_like(x)
     block = min(power_of_two(channels), 256)
-    kernels.conv_update_kernel[(sequences, triton.cdiv(channels, block))](
+    launch(
+        kernels.conv_update_kernel,
+        (sequences, triton.cdiv(channels, block)),
         x,
         cache,
         _contiguous(residual),

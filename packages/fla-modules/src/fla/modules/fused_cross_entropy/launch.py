@@ -10,6 +10,7 @@ import triton
 
 from fla.modules.fused_cross_entropy import kernels
 from fla.modules.fused_cross_entropy.options import LossOptions
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 _LOG2_E = log2(e)
@@ -42,7 +43,9 @@ def row_statistics(
     rows, classes = logits.shape
     lse, at_target, total = (logits.new_empty(rows, dtype=torch.float32) for _ in range(3))
     if rows:
-        kernels.cross_entropy_statistics_kernel[(rows,)](
+        launch(
+            kernels.cross_entropy_statistics_kernel,
+            (rows,),
             logits,
             target.contiguous(),
             lse,
@@ -70,7 +73,9 @@ def logit_gradient(
     dlogits = source if inplace else torch.empty_like(source)
     if rows:
         arguments = _shape_arguments(source, options)
-        kernels.cross_entropy_bwd_kernel[(rows * triton.cdiv(classes, arguments["BV"]),)](
+        launch(
+            kernels.cross_entropy_bwd_kernel,
+            (rows * triton.cdiv(classes, arguments["BV"]),),
             source,
             target.contiguous(),
             lse.contiguous(),
@@ -115,7 +120,9 @@ def reduce_rows(
     """See :func:`fla.modules.fused_cross_entropy.reference.reduce_rows_ref`."""
     loss, z_loss = (lse.new_empty(lse.shape if reduction == "none" else ()) for _ in range(2))
     factor = lse.new_empty(())
-    kernels.cross_entropy_reduce_kernel[(1,)](
+    launch(
+        kernels.cross_entropy_reduce_kernel,
+        (1,),
         target.contiguous(),
         lse.contiguous(),
         at_target.contiguous(),

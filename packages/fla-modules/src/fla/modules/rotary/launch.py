@@ -8,6 +8,7 @@ import torch
 
 from fla.modules.rotary import kernels
 from fla.modules.rotary.positions import Tables
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 from fla.utils.validation import count_sequences
 
@@ -29,7 +30,10 @@ ROTARY_TILES: TileTable[RotaryTile] = TileTable(_tile)
 def rotary(
     q: torch.Tensor,
     k: torch.Tensor | None,
-    tables: Tables,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    cos_k: torch.Tensor | None,
+    sin_k: torch.Tensor | None,
     offsets: torch.Tensor | None,
     cu_seqlens: torch.Tensor | None,
     offset: int,
@@ -38,8 +42,7 @@ def rotary(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """q and k turned by their positions, or back (``conjugate``)."""
     q, k = q.contiguous(), None if k is None else k.contiguous()
-    cos, sin = tables.cos.contiguous(), tables.sin.contiguous()
-    cos_k, sin_k = (table.contiguous() for table in tables.of_keys)
+    cos, sin, cos_k, sin_k = (x.contiguous() for x in (cos, sin, *Tables(cos, sin, cos_k, sin_k).of_keys))
     offsets = None if offsets is None else offsets.contiguous()
     batch, total, heads, dim = q.shape
     length, half = cos.shape
@@ -47,7 +50,9 @@ def rotary(
     tokens = batch * total
     key_heads = 0 if k is None else k.shape[2]
     tile = ROTARY_TILES.choose(tile_key(q, 0))
-    kernels.rotary_kernel[(-(-tokens * heads // tile.rows) - (-tokens * key_heads // tile.rows),)](
+    launch(
+        kernels.rotary_kernel,
+        (-(-tokens * heads // tile.rows) - (-tokens * key_heads // tile.rows),),
         q,
         k,
         cos,

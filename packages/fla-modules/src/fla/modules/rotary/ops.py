@@ -25,18 +25,15 @@ def _rotary(
     interleaved: bool,
     conjugate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    from fla.modules.rotary.launch import rotary
-
-    tables = Tables(cos, sin, cos_k, sin_k)
-    y_q, y_k = rotary(q, k, tables, offsets, cu_seqlens, offset, interleaved, conjugate)
-    return y_q, q.new_empty(0) if y_k is None else y_k
+    """Return q and k turned."""
+    raise NotImplementedError
 
 
 def _rotary_fake(q: torch.Tensor, k: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     return q.new_empty(q.shape), q.new_empty(0) if k is None else k.new_empty(k.shape)
 
 
-rotary = register_op("rotary", _rotary, _rotary_fake)
+rotary = register_op("rotary", _rotary, _rotary_fake, launch="fla.modules.rotary.launch:rotary", varying=("offset",))
 
 
 class RotaryFunction(torch.autograd.Function):

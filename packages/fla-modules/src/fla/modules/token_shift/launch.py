@@ -9,6 +9,7 @@ import triton
 
 from fla.modules.convolution.launch import time_blocks
 from fla.modules.token_shift import kernels
+from fla.utils.plans import launch
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 
 
@@ -36,7 +37,9 @@ def shift_fwd(x: torch.Tensor, cache: torch.Tensor | None, cu_seqlens: torch.Ten
     tile = SHIFT_TILES.choose(tile_key(x, 0))
     blocks = time_blocks(x, cu_seqlens, tile.steps)
     y = torch.empty_like(x)
-    kernels.token_shift_fwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
+    launch(
+        kernels.token_shift_fwd_kernel,
+        (blocks.total, triton.cdiv(channels, tile.channels)),
         x,
         None if cache is None else cache.contiguous(),
         y,
@@ -68,7 +71,9 @@ def shift_bwd(
         dcache = dy.new_empty(batch, channels, dtype=cache_dtype)
     else:  # no program writes the gradient of an empty sequence's
         dcache = dy.new_zeros(cu_seqlens.shape[0] - 1, channels, dtype=cache_dtype)
-    kernels.token_shift_bwd_kernel[(blocks.total, triton.cdiv(channels, tile.channels))](
+    launch(
+        kernels.token_shift_bwd_kernel,
+        (blocks.total, triton.cdiv(channels, tile.channels)),
         dy,
         dx,
         None if cache_dtype is None else dcache,

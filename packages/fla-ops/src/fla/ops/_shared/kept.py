@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from functools import wraps
+from functools import partial, wraps
 
 import torch
+
+from fla.utils.plans import keep
 
 
 def kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -25,13 +27,15 @@ def kept(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         device = like.device
         if torch.compiler.is_compiling() or type(like) is not torch.Tensor:
             return make(device, *numbers)
+        tensor = keep(partial(find, device, numbers))
+        return make(device, *numbers) if tensor is None else tensor
+
+    def find(device: torch.device, numbers: tuple[Hashable, ...]) -> torch.Tensor | None:
         tensor = known.get((device, numbers))
-        if tensor is None:
+        if tensor is None and not _is_captured(device):
             # A tensor made in inference mode could not be used in training later.
             with torch.inference_mode(False):
                 tensor = make(device, *numbers)
-            if _is_captured(device):
-                return tensor
             _wait(device)
             known[device, numbers] = tensor
         return tensor

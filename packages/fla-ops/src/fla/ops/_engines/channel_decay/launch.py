@@ -8,6 +8,7 @@ import triton
 from fla.ops._engines.channel_decay import kernels
 from fla.ops._engines.channel_decay.tiles import CHUNK_TILES, ChunkTile
 from fla.ops._shared.chunk_launch import Chunks, cut, half_spans, precision
+from fla.utils.plans import launch
 from fla.utils.tiles import launch_grid, tile_key
 
 
@@ -27,7 +28,9 @@ def _carry_states(
     states = x.new_empty(chunks.total, heads, key_dim, value_dim)
     end = x.new_empty(chunks.sequences, heads, key_dim, value_dim, dtype=torch.float32)
     blocks = triton.cdiv(key_dim, tile.state.k) * triton.cdiv(value_dim, tile.state.v)
-    kernels.channel_decay_state_kernel[launch_grid(blocks, chunks.sequences, heads)](
+    launch(
+        kernels.channel_decay_state_kernel,
+        launch_grid(blocks, chunks.sequences, heads),
         x,
         y,
         g,
@@ -76,7 +79,9 @@ def chunk_gla_fwd_triton(
     o = torch.empty_like(v)
     scores = q.new_empty(*q.shape[:3], tile.chunk) if save_scores else q.new_empty(0)
     grid = launch_grid(triton.cdiv(value_dim, tile.output.v), chunks.total, heads=heads)
-    kernels.channel_decay_output_fwd_kernel[grid](
+    launch(
+        kernels.channel_decay_output_fwd_kernel,
+        grid,
         q,
         k,
         v,
@@ -135,7 +140,9 @@ def chunk_gla_bwd_triton(
     du = None if u is None else q.new_zeros(chunks.total, heads, key_dim, dtype=torch.float32)
     where = (chunks.cu_seqlens, chunks.sequence, chunks.first_chunk)
     grid = launch_grid(triton.cdiv(value_dim, tile.value_grad.v), chunks.total, heads=heads)
-    kernels.channel_decay_value_bwd_kernel[grid](
+    launch(
+        kernels.channel_decay_value_bwd_kernel,
+        grid,
         k,
         g,
         scores,
@@ -155,7 +162,9 @@ def chunk_gla_bwd_triton(
         num_warps=tile.value_grad.warps,
         num_stages=tile.value_grad.stages,
     )
-    kernels.channel_decay_key_bwd_kernel[launch_grid(triton.cdiv(key_dim, tile.key_grad.k), chunks.total, heads=heads)](
+    launch(
+        kernels.channel_decay_key_bwd_kernel,
+        launch_grid(triton.cdiv(key_dim, tile.key_grad.k), chunks.total, heads=heads),
         q,
         k,
         v,
@@ -208,7 +217,9 @@ def value_decay_fwd_triton(
     states, final_state = _carry_states(v, k, g, initial_state, 1.0, chunks, tile)
     o = torch.empty_like(v, dtype=torch.float32)
     grid = launch_grid(triton.cdiv(value_dim, tile.key_grad.k), chunks.total, heads=heads)
-    kernels.channel_decay_key_bwd_kernel[grid](
+    launch(
+        kernels.channel_decay_key_bwd_kernel,
+        grid,
         None,
         v,
         k,

@@ -11,6 +11,7 @@ from fla.ops._engines.delta import channel_kernels, kernels, walk_kernels
 from fla.ops._engines.delta.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.ops._shared.arguments import ungroup
 from fla.ops._shared.chunk_launch import Chunks, cut, half_spans, inverse_precision, precision
+from fla.utils.plans import launch
 from fla.utils.tiles import Block, launch_grid, tile_key
 
 
@@ -174,7 +175,9 @@ def chunk_gated_delta_rule_bwd_triton(
     # Where decay is by step, the pairs have a part of its gradient besides those of the blocks of K.
     dg = torch.empty_like(call.g) if call.decay == 3 else q.new_empty(blocks + 1, *v.shape[:3], dtype=torch.float32)
     dscores, dpairs = q.new_empty(parts, *walked.scores.shape), torch.empty_like(walked.scores)
-    kernels.delta_pairs_bwd_kernel[launch_grid(chunks.total, heads=call.heads[1])](
+    launch(
+        kernels.delta_pairs_bwd_kernel,
+        launch_grid(chunks.total, heads=call.heads[1]),
         call.k,
         call.p,
         call.beta,
@@ -198,7 +201,9 @@ def chunk_gated_delta_rule_bwd_triton(
     products = x, states, do, dv, dstates, dscores, dpairs
     shared = {"V": value_dim, "BV": tile.key_grad.v}
     if call.decay == 3:
-        channel_kernels.delta_channel_key_bwd_kernel[grid](
+        launch(
+            channel_kernels.delta_channel_key_bwd_kernel,
+            grid,
             call.q,
             call.k,
             call.beta,
@@ -216,7 +221,9 @@ def chunk_gated_delta_rule_bwd_triton(
             **call.constants(tile.key_grad),
         )
     else:
-        kernels.delta_key_bwd_kernel[grid](
+        launch(
+            kernels.delta_key_bwd_kernel,
+            grid,
             call.q,
             call.k,
             call.p,
@@ -261,15 +268,39 @@ def _pairs(call: _Call, scale: float) -> _Walked:
     constants = {"LEVELS": tile.levels, "INVERSE_PRECISION": inverse_precision(scores.dtype)}
     if call.decay != 3:
         constants.update(call.constants_of_decay(tile.pairs))
-        kernels.delta_pairs_fwd_kernel[grid](
-            call.q, call.k, call.p, call.beta, call.g, scores, corrections, *last, **constants
+        launch(
+            kernels.delta_pairs_fwd_kernel,
+            grid,
+            call.q,
+            call.k,
+            call.p,
+            call.beta,
+            call.g,
+            scores,
+            corrections,
+            *last,
+            **constants,
         )
         return _Walked(call.q, call.k, call.p, None, scores, corrections)
     constants.update(call.constants(tile.pairs))
     q, p, k = (call.q.new_empty(*like, call.dims[0]) for _ in range(3))
     total = call.q.new_empty(call.chunks.total, call.heads[1], call.dims[0], dtype=torch.float32)
-    channel_kernels.delta_channel_pairs_fwd_kernel[grid](
-        call.q, call.k, call.beta, call.g, call.spans, scores, corrections, q, p, k, total, *last, **constants
+    launch(
+        channel_kernels.delta_channel_pairs_fwd_kernel,
+        grid,
+        call.q,
+        call.k,
+        call.beta,
+        call.g,
+        call.spans,
+        scores,
+        corrections,
+        q,
+        p,
+        k,
+        total,
+        *last,
+        **constants,
     )
     return _Walked(q, k, p, total, scores, corrections)
 
@@ -288,7 +319,9 @@ def _walk(
     """Fill o and the final states, or for the backward pass X and the states before each chunk."""
     block, chunks = call.tile.walk, call.chunks
     grid = launch_grid(triton.cdiv(call.dims[1], block.v), chunks.sequences, call.heads[1])
-    walk_kernels.delta_walk_fwd_kernel[grid](
+    launch(
+        walk_kernels.delta_walk_fwd_kernel,
+        grid,
         walked.q,
         walked.k,
         walked.p,
@@ -331,7 +364,9 @@ def _walk_back(
     blocks, rows = triton.cdiv(call.dims[1], block.v), call.v.shape[:3]
     dbeta = call.q.new_empty(blocks, *rows, dtype=torch.float32)
     dstart = call.q.new_empty(chunks.sequences, call.heads[1], *call.dims, dtype=torch.float32)
-    walk_kernels.delta_walk_bwd_kernel[launch_grid(blocks, chunks.sequences, call.heads[1])](
+    launch(
+        walk_kernels.delta_walk_bwd_kernel,
+        launch_grid(blocks, chunks.sequences, call.heads[1]),
         walked.q,
         walked.k,
         walked.p,

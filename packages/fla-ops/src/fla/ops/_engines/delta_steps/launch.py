@@ -7,6 +7,7 @@ import triton
 
 from fla.ops._engines.delta_steps.kernels import delta_steps_fwd_kernel
 from fla.ops._shared.step_tiles import RECURRENT_TILES
+from fla.utils.plans import launch
 from fla.utils.tiles import launch_grid, tile_key
 
 
@@ -34,7 +35,9 @@ def recurrent_delta_rule_fwd_triton(
     o = torch.empty_like(v)
     state_dims = (value_dim, key_dim) if state_v_first else (key_dim, value_dim)
     final_state = q.new_empty(sequences, value_heads, *state_dims, dtype=torch.float32)
-    delta_steps_fwd_kernel[launch_grid(triton.cdiv(value_dim, tile.v), sequences, value_heads)](
+    launch(
+        delta_steps_fwd_kernel,
+        launch_grid(triton.cdiv(value_dim, tile.v), sequences, value_heads),
         q,
         k,
         k if p is None else p,

@@ -11,6 +11,7 @@ from fla.ops._engines.delta.tiles import WIDEST, ChunkTile, halves
 from fla.ops._engines.low_rank import kernels
 from fla.ops._engines.low_rank.tiles import CHUNK_TILES
 from fla.ops._shared.chunk_launch import Chunks, cut, half_spans, inverse_precision, precision
+from fla.utils.plans import launch
 from fla.utils.tiles import Block, launch_grid, tile_key
 
 
@@ -147,7 +148,9 @@ def chunk_dplr_delta_rule_bwd_triton(
     dscores = q.new_empty(4, *pairs.qk.shape)
     block = call.tile.pair_grad
     grid = (*launch_grid(call.chunks.total, heads=heads), 4)
-    kernels.low_rank_pairs_bwd_kernel[grid](
+    launch(
+        kernels.low_rank_pairs_bwd_kernel,
+        grid,
         do,
         dy,
         call.v,
@@ -164,7 +167,9 @@ def chunk_dplr_delta_rule_bwd_triton(
     dq, dk, da, db = (torch.empty_like(call.q) for _ in range(4))
     dg = torch.empty_like(call.g)
     block = call.tile.key_grad
-    kernels.low_rank_key_bwd_kernel[launch_grid(triton.cdiv(key_dim, block.k), call.chunks.total, heads=heads)](
+    launch(
+        kernels.low_rank_key_bwd_kernel,
+        launch_grid(triton.cdiv(key_dim, block.k), call.chunks.total, heads=heads),
         call.q,
         call.k,
         call.a,
@@ -205,7 +210,9 @@ def _pairs(call: _Call, scale: float) -> _Pairs:
     corrections = qk.new_empty(halves(qk.dtype), *qk.shape)
     q, a, k, b = (torch.empty_like(call.q) for _ in range(4))
     total = call.q.new_empty(call.chunks.total, heads, key_dim, dtype=torch.float32)
-    kernels.low_rank_pairs_fwd_kernel[launch_grid(call.chunks.total, heads=heads)](
+    launch(
+        kernels.low_rank_pairs_fwd_kernel,
+        launch_grid(call.chunks.total, heads=heads),
         call.q,
         call.k,
         call.a,
@@ -247,7 +254,9 @@ def _walk(
 ) -> None:
     """Fill o and the final states, or for the backward pass W and the states before each chunk."""
     block, (heads, key_dim, value_dim) = call.tile.walk, call.dims
-    kernels.low_rank_walk_fwd_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
+    launch(
+        kernels.low_rank_walk_fwd_kernel,
+        launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads),
         pairs.q,
         pairs.a,
         pairs.k,
@@ -291,7 +300,9 @@ def _walk_back(
     """Fill dv, dy and the gradients of the states after each chunk; returns those of the initial states."""
     block, (heads, key_dim, value_dim) = call.tile.walk_back, call.dims
     dstart = call.q.new_empty(call.chunks.sequences, *call.dims, dtype=torch.float32)
-    kernels.low_rank_walk_bwd_kernel[launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads)](
+    launch(
+        kernels.low_rank_walk_bwd_kernel,
+        launch_grid(triton.cdiv(value_dim, block.v), call.chunks.sequences, heads),
         pairs.q,
         pairs.a,
         pairs.k,

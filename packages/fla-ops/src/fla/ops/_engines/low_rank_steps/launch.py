@@ -8,6 +8,7 @@ import triton
 from fla.ops._engines.low_rank_steps.kernels import low_rank_steps_fwd_kernel
 from fla.ops._shared.arguments import state_like
 from fla.ops._shared.step_tiles import RECURRENT_TILES
+from fla.utils.plans import launch
 from fla.utils.tiles import launch_grid, tile_key
 
 
@@ -29,7 +30,9 @@ def recurrent_dplr_delta_rule_fwd_triton(
     value_dim = v.shape[3]
     tile = RECURRENT_TILES.choose(tile_key(q, value_dim))
     o, final_state = torch.empty_like(v), state_like(q, v, cu_seqlens)
-    low_rank_steps_fwd_kernel[launch_grid(triton.cdiv(value_dim, tile.v), final_state.shape[0], heads)](
+    launch(
+        low_rank_steps_fwd_kernel,
+        launch_grid(triton.cdiv(value_dim, tile.v), final_state.shape[0], heads),
         q,
         k,
         v,

@@ -7,6 +7,7 @@ import torch
 from fla.ops._engines.normalised_writes import kernels
 from fla.ops._engines.normalised_writes.tiles import ENOUGH_PROGRAMS, GRADIENT_TILES, WRITES_TILES
 from fla.ops._engines.scan.launch import Plan
+from fla.utils.plans import launch
 from fla.utils.tiles import tile_key
 
 
@@ -31,8 +32,10 @@ def writes_fwd_triton(
     last, sums = plan.new_state(flat, start, -torch.inf), None
     if plan.is_cut:
         sums = flat.new_empty(plan.segments.total, flat.shape[2], dtype=torch.float32)
-        kernels.normalised_writes_summary_fwd_kernel[plan.grid](flat, sums, **plan.options(flat))
-    kernels.normalised_writes_fwd_kernel[plan.grid](flat, write, decay, z, start, last, sums, **plan.options(flat))
+        launch(kernels.normalised_writes_summary_fwd_kernel, plan.grid, flat, sums, **plan.options(flat))
+    launch(
+        kernels.normalised_writes_fwd_kernel, plan.grid, flat, write, decay, z, start, last, sums, **plan.options(flat)
+    )
     return write, decay, last.view(-1, *s.shape[2:]), s.new_empty(0, dtype=torch.float32) if z is None else z
 
 
@@ -57,6 +60,8 @@ def writes_bwd_triton(
     decays, sums = None, None
     if plan.is_cut:
         decays, sums = flat.new_empty(2, plan.segments.total, flat.shape[2], dtype=torch.float32)
-        kernels.normalised_writes_summary_bwd_kernel[plan.grid](*given, decays, sums, **plan.options(flat))
-    kernels.normalised_writes_bwd_kernel[plan.grid](*given, ds, dstart, dend, decays, sums, **plan.options(flat))
+        launch(kernels.normalised_writes_summary_bwd_kernel, plan.grid, *given, decays, sums, **plan.options(flat))
+    launch(
+        kernels.normalised_writes_bwd_kernel, plan.grid, *given, ds, dstart, dend, decays, sums, **plan.options(flat)
+    )
     return ds, write.new_empty(0, dtype=torch.float32) if dstart is None else dstart.view(-1, *write.shape[2:])

@@ -14,6 +14,7 @@ from fla.ops._engines.scalar_decay import kernels, tiles
 from fla.ops._engines.scalar_decay.key_grad_kernels import scalar_decay_key_bwd_kernel
 from fla.ops._engines.scalar_decay.tiles import CHUNK_TILES, ChunkTile, shared_heads
 from fla.ops._shared.chunk_launch import Chunks, cut, precision
+from fla.utils.plans import launch
 from fla.utils.tiles import Block, launch_grid, tile_key
 
 
@@ -114,7 +115,9 @@ class _Pass:
         """The states before every chunk ``[M, HV, K, V]``, by a launch that makes ``end`` as well."""
         states, block = self.empty_states(), self.tile.state
         blocks = triton.cdiv(self.key_dim, block.k) * triton.cdiv(self.value_dim, block.v)
-        kernels.scalar_decay_state_kernel[launch_grid(blocks, self.chunks.sequences, self.value_heads)](
+        launch(
+            kernels.scalar_decay_state_kernel,
+            launch_grid(blocks, self.chunks.sequences, self.value_heads),
             self.y,
             self.v,
             self.decay,
@@ -150,7 +153,9 @@ class _Pass:
         numbers = (self.chunks.first_chunk, self.scale, self.total, dw.stride(0))
         constants = {**self.constants(block), "SKIP": skip is not None}
         if self.walks():
-            kernels.scalar_decay_walk_kernel[launch_grid(blocks, self.chunks.sequences, self.value_heads)](
+            launch(
+                kernels.scalar_decay_walk_kernel,
+                launch_grid(blocks, self.chunks.sequences, self.value_heads),
                 *operands,
                 self.start,
                 self.end,
@@ -161,8 +166,14 @@ class _Pass:
                 **constants,
             )
         else:
-            kernels.scalar_decay_output_fwd_kernel[launch_grid(blocks, self.chunks.total, heads=self.value_heads)](
-                *operands, *gradients, self.chunks.sequence, *numbers, **constants
+            launch(
+                kernels.scalar_decay_output_fwd_kernel,
+                launch_grid(blocks, self.chunks.total, heads=self.value_heads),
+                *operands,
+                *gradients,
+                self.chunks.sequence,
+                *numbers,
+                **constants,
             )
         return Pass(out, self.end, states, dw, dskip)
 
@@ -211,7 +222,9 @@ def _gradients(
     dtype = q.dtype if parts == forward.heads else torch.float32
     dq, dk = (q.new_empty(*q.shape[:2], parts, forward.key_dim, dtype=dtype) for _ in range(2))
     dg = q.new_empty((0,) if g is None else (blocks, *g.shape), dtype=torch.float32)
-    scalar_decay_key_bwd_kernel[launch_grid(blocks, chunks.total, heads=parts)](
+    launch(
+        scalar_decay_key_bwd_kernel,
+        launch_grid(blocks, chunks.total, heads=parts),
         q,
         k,
         v,

@@ -10,6 +10,7 @@ import triton
 from fla.ops._engines.scan import kernels
 from fla.ops._engines.scan.tiles import ENOUGH_PROGRAMS, SCAN_TILES, ScanTile
 from fla.ops._shared.chunk_launch import Chunks, cut
+from fla.utils.plans import launch
 from fla.utils.tiles import launch_grid, tile_key
 from fla.utils.varlen import max_chunks
 
@@ -72,7 +73,7 @@ def _summaries(
     if not plan.is_cut:
         return None, None
     decays, sums = x.new_empty(2, plan.segments.total, x.shape[2], dtype=torch.float32)
-    kernels.scan_summary_kernel[plan.grid](x, g, decays, sums, REVERSE=reverse, **plan.options(x))
+    launch(kernels.scan_summary_kernel, plan.grid, x, g, decays, sums, REVERSE=reverse, **plan.options(x))
     return decays, sums
 
 
@@ -93,7 +94,9 @@ def hgrn_fwd_triton(
     if save_states:
         tiles = max_chunks(batch * total, plan.segments.sequences, plan.tile.steps)
         states = x.new_empty(tiles, channels, dtype=torch.float32)
-    kernels.scan_fwd_kernel[plan.grid](
+    launch(
+        kernels.scan_fwd_kernel,
+        plan.grid,
         x,
         g,
         o,
@@ -122,7 +125,9 @@ def hgrn_bwd_triton(
     dfinal_state = None if dfinal_state is None else dfinal_state.contiguous()
     plan = _plan(x, cu_seqlens)
     dx, dg, dinitial_state = torch.empty_like(x), torch.empty_like(g), plan.new_state(x, dfinal_state)
-    kernels.scan_bwd_kernel[plan.grid](
+    launch(
+        kernels.scan_bwd_kernel,
+        plan.grid,
         x,
         g,
         states,

@@ -12,6 +12,7 @@ from fla.ops._engines.second_order.features import feature_width
 from fla.ops._engines.second_order.gradient_kernels import second_order_key_bwd_kernel, second_order_query_bwd_kernel
 from fla.ops._engines.second_order.tiles import CHUNK_TILES, ChunkTile
 from fla.ops._shared.chunk_launch import Chunks, cut, precision
+from fla.utils.plans import launch
 from fla.utils.tiles import Block, launch_grid, power_of_two, tile_key
 
 
@@ -80,7 +81,9 @@ class _Plan:
         begun = _start(start, end, end_sum)
         block = self.tile.state
         blocks = triton.cdiv(self.features, block.k) * triton.cdiv(self.value_dim, block.v)
-        kernels.second_order_state_kernel[launch_grid(blocks, self.chunks.sequences, self.heads)](
+        launch(
+            kernels.second_order_state_kernel,
+            launch_grid(blocks, self.chunks.sequences, self.heads),
             x,
             y,
             totals,
@@ -112,8 +115,19 @@ class _Plan:
         o = torch.empty_like(y)
         block = self.tile.output
         grid = launch_grid(triton.cdiv(self.value_dim, block.v), self.chunks.total, heads=self.heads)
-        kernels.second_order_output_fwd_kernel[grid](
-            x, x_other, y, totals, states, sums, o, scale=scale, REVERSE=reverse, **self.per_chunk(block)
+        launch(
+            kernels.second_order_output_fwd_kernel,
+            grid,
+            x,
+            x_other,
+            y,
+            totals,
+            states,
+            sums,
+            o,
+            scale=scale,
+            REVERSE=reverse,
+            **self.per_chunk(block),
         )
         return o
 
@@ -177,8 +191,8 @@ def second_order_bwd_triton(
     # What values have in common cancels between S and z in the gradient of q, so both must be as precise.
     wide = eps is not None
     states, sums, _, _ = plan.carry(k, v, None, None, (state, z), 1.0, reverse=False, wide=wide)
-    second_order_query_bwd_kernel[grid](q, k, v, totals, dtotals, states, sums, do, dq, scale=scale, **options)
+    launch(second_order_query_bwd_kernel, grid, q, k, v, totals, dtotals, states, sums, do, dq, scale=scale, **options)
     dstates, dsums, dstart, dstart_sum = plan.carry(q, do, totals, dtotals, (dstate, dz), scale, reverse=True)
     dv = plan.read(k, q, do, totals, dstates, dsums, scale, reverse=True)
-    second_order_key_bwd_kernel[grid](q, k, v, totals, dtotals, dstates, dsums, do, dk, scale=scale, **options)
+    launch(second_order_key_bwd_kernel, grid, q, k, v, totals, dtotals, dstates, dsums, do, dk, scale=scale, **options)
     return dq, dk, dv, dstart, dstart_sum

@@ -11,6 +11,7 @@ from fla.ops._engines.selective_scan.gradient_kernels import selective_scan_bwd_
 from fla.ops._engines.selective_scan.kernels import selective_scan_fwd_kernel
 from fla.ops._engines.selective_scan.operands import Operands, new_states
 from fla.ops._engines.selective_scan.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, WARP, ScanTile, cut_states
+from fla.utils.plans import launch
 from fla.utils.tiles import TileTable, launch_grid, tile_key
 from fla.utils.validation import count_sequences
 
@@ -73,7 +74,9 @@ def selective_scan_fwd_triton(
     y, last_state = torch.empty_like(plan.operands.u), plan.new_state()
     states = new_states(operands, cu_seqlens, "triton") if save_states else plan.new(0)
     in_words, words = plan.operands.in_words()
-    selective_scan_fwd_kernel[plan.grid](
+    launch(
+        selective_scan_fwd_kernel,
+        plan.grid,
         *in_words,
         y,
         states,
@@ -105,7 +108,9 @@ def selective_scan_bwd_triton(
     dA, dstart = plan.new_state(), plan.new_state()
     dB, dC = plan.new(2, plan.blocks * triton.cdiv(plan.tile.channels, WARP), *B.shape)
     dskip, dbias = plan.new(2, plan.sequences, channels)
-    selective_scan_bwd_kernel[plan.grid](
+    launch(
+        selective_scan_bwd_kernel,
+        plan.grid,
         *plan.operands,
         states,
         tiles,

@@ -8,6 +8,7 @@ import torch
 import triton
 
 from fla.ops._engines.slots import kernels
+from fla.utils.plans import launch
 from fla.utils.tiles import power_of_two
 
 #: Elements of a program, so that every thread of its warps has 16.
@@ -20,7 +21,7 @@ def _launch(kernel: Any, *tensors: torch.Tensor) -> torch.Tensor:
     slots = tensors[0].shape[-1]
     count, block = tensors[0].numel() // slots, power_of_two(slots)
     size = max(1, BLOCK // block)
-    kernel[(triton.cdiv(count, size),)](*tensors, R=count, M=slots, BR=size, BM=block, num_warps=WARPS)
+    launch(kernel, (triton.cdiv(count, size),), *tensors, R=count, M=slots, BR=size, BM=block, num_warps=WARPS)
     return tensors[-1]
 
 

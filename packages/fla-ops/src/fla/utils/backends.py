@@ -6,6 +6,7 @@ Shared by the five wheels; not public: it may change in any release.
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -74,9 +75,12 @@ def explain_backend(device_type: str, dtype: torch.dtype, backend: str | None = 
 
 def choose_backend(tensor: torch.Tensor, backend: str | None = None) -> str:
     """The backend for ``tensor``; see :func:`explain_backend`."""
+    if backend is None and PROCESS_BACKEND is None:
+        return _automatic_choice(tensor.device.type, tensor.dtype).backend
     return explain_backend(tensor.device.type, tensor.dtype, backend).backend
 
 
+@cache
 def _automatic_choice(device_type: str, dtype: torch.dtype) -> Choice:
     if device_type not in GPU_DEVICE_TYPES:
         return Choice("torch", f"tensors on {device_type}")

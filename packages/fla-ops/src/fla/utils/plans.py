@@ -93,20 +93,28 @@ class Planned:
 
     Args:
         function: what is called.
-        varying: places of integers that are handed to kernels alone, which are not specialised to them.
+        count: how many arguments it has.
+        tensors: the places of those that may be tensors.
+        varying: the places of integers that are handed to kernels alone, which are not specialised to them.
     """
 
-    def __init__(self, function: Callable[..., Any], varying: Sequence[int] = ()) -> None:
-        self.function, self.varying = function, varying
+    def __init__(
+        self, function: Callable[..., Any], count: int, tensors: Sequence[int], varying: Sequence[int] = ()
+    ) -> None:
+        self.function, self.varying = function, tuple(varying)
+        self.kind_of = kind_function(count, tuple(tensors), self.varying)
         self._plans: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, otherwise: Callable[..., Any], *arguments: Any) -> Any:
-        """Call it; ``otherwise`` where tensors are more than memory."""
-        kind = kind_of(arguments, self.varying)
-        if kind is None:
+        """Call it; ``otherwise`` where a tensor is more than memory."""
+        try:
+            kind = self.kind_of(*arguments)
+        except MoreThanMemory:
             return otherwise(*arguments)
         plan = self._plans.get(kind)
-        return self._first(kind, arguments) if plan is None else plan(*arguments)
+        if plan is None:
+            return self._first(kind, arguments)
+        return plan(*arguments)
 
     def _first(self, kind: Hashable, arguments: Sequence[Any]) -> Any:
         """Run a call, and keep the plan; what cannot be planned runs as it is written each time."""
@@ -124,26 +132,41 @@ class Planned:
         finally:
             _state.recorder = previous
         try:
-            self._plans[kind] = recorder.plan(results)
+            self._plans[kind] = recorder.plan(results, self.function)
         except Unplannable:
             self._plans[kind] = self.function
         return results
 
 
-def kind_of(arguments: Sequence[Any], varying: Sequence[int] = ()) -> Hashable:
-    """The kind of a call; None where a tensor is more than memory (fake, wrapped, of a subclass)."""
-    kind: list[Hashable] = []
-    for x in arguments:
-        if type(x) in _PLAIN:
-            strides = x.is_contiguous() or x.stride()
-            kind.append((x.shape, strides, x.dtype, x.get_device(), x.data_ptr() & 15))
-        elif isinstance(x, torch.Tensor):
-            return None
-        else:
-            kind.append(x)
-    for place in varying:
-        kind[place] = None
-    return tuple(kind)
+@cache
+def kind_function(count: int, tensors: tuple[int, ...], varying: tuple[int, ...]) -> Callable[..., Hashable]:
+    """A function that returns the kind of its arguments, in straight lines like a plan.
+
+    It raises MoreThanMemory where a tensor is fake, wrapped or of a subclass.
+    """
+    memory = "(t{0}.shape, t{0}.is_contiguous() or t{0}.stride(), t{0}.dtype, t{0}.get_device(), t{0}.data_ptr() & 15)"
+    parts = [
+        "None"
+        if i in varying
+        else f"{memory.format(i)} if type(t{i}) in PLAIN else other(t{i})"
+        if i in tensors
+        else f"t{i}"
+        for i in range(count)
+    ]
+    names: dict[str, Any] = {"PLAIN": _PLAIN, "other": _other_kind}
+    parameters = ", ".join(f"t{i}" for i in range(count))
+    exec(_compiled(f"def kind_of({parameters}):\n return ({', '.join(parts)},)"), names)
+    return names["kind_of"]  # type: ignore[no-any-return]
+
+
+def _other_kind(x: Any) -> Hashable:
+    if isinstance(x, torch.Tensor):
+        raise MoreThanMemory
+    return x  # type: ignore[no-any-return]
+
+
+class MoreThanMemory(Exception):
+    """A tensor that is not read by its pointer alone."""
 
 
 def is_recording() -> bool:
@@ -212,7 +235,7 @@ class _Recorder(TorchDispatchMode):
         if not isinstance(made, (list, tuple)) or not all(isinstance(x, torch.Tensor) for x in made):
             raise Unplannable(f"{op} returns no tensors")
         fresh = [x for x in made if x.untyped_storage()._cdata not in self.places]
-        if op in _ALLOCATE:
+        if op in _ALLOCATE or (len(fresh) == 1 and not op._schema.is_mutable and not fresh[0].numel()):
             line = f"t{len(self.tensors)} = {self._allocation(made[0])}"
             self._add(line, set(), made, makes=len(self.tensors))
         elif fresh or op._schema.is_mutable:
@@ -238,8 +261,11 @@ class _Recorder(TorchDispatchMode):
             return
         inputs = [self._pointer(x, reads) if isinstance(x, torch.Tensor) else self._constant(x) for x in operands]
         inputs += [self._constant(constants.get(p.name, p.default)) for p in kernel.params[len(operands) :]]
-        run = self._constant(compiled[(*grid, 1, 1)[:3]])
-        self._add(f"{run}({', '.join(inputs)}, stream=stream)", reads)
+        what = (compiled.run, *(*grid, 1, 1)[:3], compiled.function, compiled.packed_metadata)
+        run, x, y, z, function, packed = map(self._constant, what)
+        # Behind the stream what CompiledKernel.run takes of Triton 3.3 to 3.9: metadata and two hooks for each launch.
+        line = f"{run}({x}, {y}, {z}, stream, {function}, {packed}, None, None, None, {', '.join(inputs)})"
+        self._add(line, reads)
 
     def hold(self, x: torch.Tensor) -> None:
         """A tensor that is the same in all calls of the kind."""
@@ -249,8 +275,8 @@ class _Recorder(TorchDispatchMode):
             self.places[x.untyped_storage()._cdata] = len(self.tensors)
             self.tensors.append(x)
 
-    def plan(self, results: Any) -> Callable[..., Any]:
-        """The function that repeats what was recorded."""
+    def plan(self, results: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What repeats what was recorded of a call of ``function``."""
         if self.fault:
             raise Unplannable(self.fault)
         kept: set[int] = set()
@@ -281,6 +307,8 @@ class _Recorder(TorchDispatchMode):
             kind = self._constant(device.type)
             head.append(f"if is_autocast_enabled({kind}): return without_autocast({kind}, run, {parameters})")
         if self.pointers:
+            self.names["is_hooked"] = _hooks()
+            head.append(f"if is_hooked(): return {self._constant(function)}({parameters})")
             head.append(f"stream = stream_of({index})")
             self.names["stream_of"] = import_module("triton").runtime.driver.active.get_current_stream
         names = {**self.names}
@@ -300,7 +328,8 @@ class _Recorder(TorchDispatchMode):
         deterministic = torch.are_deterministic_algorithms_enabled()
         shape, stride, dtype = map(self._constant, (tuple(x.shape), x.stride(), x.dtype))
         if empty is None or deterministic:
-            return f"{self._constant(torch.empty_strided)}({shape}, {stride}, dtype={dtype}, device={self._constant(x.device)})"
+            empty, device = self._constant(torch.empty_strided), self._constant(x.device)
+            return f"{empty}({shape}, {stride}, dtype={dtype}, device={device})"
         return f"{self._constant(empty)}({shape}, {stride}, {dtype})"
 
     def _constant(self, value: Any) -> str:
@@ -345,6 +374,20 @@ class _Recorder(TorchDispatchMode):
             self.steps.append(_Step(f"p{place} = t{place}.data_ptr()", frozenset({place})))
         offset = x.data_ptr() - self.tensors[place].data_ptr() if x.numel() else 0
         return f"p{place} + {self._constant(offset)}" if offset else f"p{place}"
+
+
+@cache
+def _hooks() -> Callable[[], Any]:
+    """What says whether somebody wants to be told of each launch by Triton, as its profiler does; plans tell nobody."""
+    triton = import_module("triton")
+    if not hasattr(triton, "knobs"):  # 3.3
+        kernel = import_module("triton.compiler").CompiledKernel
+        return lambda: kernel.launch_enter_hook or kernel.launch_exit_hook
+    runtime = triton.knobs.runtime
+    if not hasattr(runtime.launch_enter_hook, "calls"):  # 3.4
+        return lambda: runtime.launch_enter_hook or runtime.launch_exit_hook
+    enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+    return lambda: enter.calls or leave.calls
 
 
 @cache

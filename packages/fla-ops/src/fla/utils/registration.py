@@ -117,7 +117,9 @@ def _planned(
         backend: the place of the argument that names it; None where all calls launch kernels.
         varying: places of integers that kernels alone look at.
     """
-    required = [i for i, argument in enumerate(op._schema.arguments) if isinstance(argument.type, torch.TensorType)]
+    arguments = op._schema.arguments
+    tensors = [i for i, argument in enumerate(arguments) if "Tensor" in str(argument.type)]
+    required = [i for i in tensors if isinstance(arguments[i].type, torch.TensorType)]
     returned = op._schema.returns
     one, many = len(returned) <= 1, len(returned) == 1 and not isinstance(returned[0].type, torch.TensorType)
 
@@ -131,7 +133,7 @@ def _planned(
         found = function(*filled(args))
         return found if one else (*found, *(None,) * (len(returned) - len(found)))
 
-    plans = Planned(run, varying)
+    plans = Planned(run, len(arguments), tensors, varying)
 
     def implementation(*args: Any) -> Any:
         found = plans(run, *args) if backend is None or args[backend] == "triton" else run(*args)

@@ -5,7 +5,9 @@ Shared by the five wheels; not public: it may change in any release.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,6 +15,64 @@ from fla.utils import backends
 
 FLOATING_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 MAX_HEAD_DIM = 256
+
+
+#: What a remembered check keeps of what it has passed; the oldest goes first.
+MOST_PASSED = 1024
+_PLAIN = frozenset((torch.Tensor, torch.nn.Parameter))
+_Result = TypeVar("_Result")
+
+
+def remembered(check: Callable[..., _Result]) -> Callable[..., _Result]:
+    """A check that is made once for arguments of one form: tensors of equal shape, dtype and device, all else equal.
+
+    It must look at nothing but the form, and not at the values of tensors.
+    """
+    passed: dict[Hashable, _Result] = {}
+
+    @wraps(check)
+    def run(*args: Any, **kwargs: Any) -> _Result:
+        if torch.compiler.is_compiling():
+            return check(*args, **kwargs)
+        form: list[Hashable] = [*kwargs]
+        try:
+            _add_form(form, args)
+            _add_form(form, kwargs.values())
+            key = tuple(form)
+            if key in passed:
+                return passed[key]
+        except TypeError:  # of something that has no form
+            return check(*args, **kwargs)
+        result = check(*args, **kwargs)
+        while len(passed) >= MOST_PASSED:
+            passed.pop(next(iter(passed)), None)
+        passed[key] = result
+        return result
+
+    return run
+
+
+def _add_form(form: list[Hashable], values: Iterable[Any]) -> None:
+    """Add the form of each value.
+
+    Raises:
+        TypeError: a tensor is more than memory.
+    """
+    for x in values:
+        if x is None or x is False:
+            form.append(x)
+        elif type(x) in _PLAIN:
+            form += (x.shape, x.dtype, x.device)
+        elif isinstance(x, torch.Tensor):
+            raise TypeError
+        elif type(x) is dict:
+            form += x
+            _add_form(form, x.values())
+        elif type(x) is tuple:
+            form.append(len(x))
+            _add_form(form, x)
+        else:
+            form.append(x)
 
 
 def bind_shapes(

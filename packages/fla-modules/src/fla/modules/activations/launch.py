@@ -61,10 +61,10 @@ def glu_fwd(x: torch.Tensor, y: torch.Tensor, gate: str, power: float) -> torch.
 
 def glu_bwd(
     x: torch.Tensor, y: torch.Tensor, dz: torch.Tensor, gate: str, power: float, with_z: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x and y, and z again (empty unless ``with_z``)."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Gradients of x and y, and z again where ``with_z``."""
     dx, dy = x.new_empty(x.shape), x.new_empty(x.shape)
-    z = x.new_empty(x.shape if with_z else 0)
+    z = x.new_empty(x.shape) if with_z else None
     x, y = _as_rows(x), _as_rows(y)
     rows, dim = x.shape
     tile = GLU_TILES.choose(tile_key(x, 0))
@@ -76,7 +76,7 @@ def glu_bwd(
         dz.contiguous(),
         dx,
         dy,
-        z if with_z else None,
+        z,
         x.stride(0),
         y.stride(0),
         power,

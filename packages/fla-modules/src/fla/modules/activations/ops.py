@@ -86,4 +86,6 @@ def run_swiglu_linear(
     x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """:func:`fla.modules.activations.swiglu_linear` on checked arguments."""
+    if not needs_gradient(x, y, weight, bias):
+        return F.linear(run_glu(x, y, "swish", 1.0), weight, bias)
     return SwiGLULinearFunction.apply(x, y, weight, bias)  # type: ignore[no-untyped-call,no-any-return]

@@ -14,6 +14,7 @@ from fla.utils.validation import (
     check_not_empty,
     check_same_device,
     count_sequences,
+    remembered,
     resolve_boundaries,
 )
 from fla.utils.varlen import boundaries
@@ -61,25 +62,39 @@ def causal_conv1d(
         TypeError: an argument of the wrong type or dtype.
         ValueError: a shape or device that does not fit, an unknown activation, or a backend that cannot run here.
     """
+    cu_seqlens = resolve_boundaries(x, cu_seqlens, cu_seqlens_cpu)
+    activate = _check(x, weight, bias, residual, initial_state, cu_seqlens, activation)
+    if choose_backend(x, backend) == "triton":
+        y = run_conv_triton(x, weight, bias, residual, initial_state, activate, cu_seqlens)
+    else:
+        if cu_seqlens is not None and not torch.compiler.is_compiling():
+            boundaries(cu_seqlens, x.shape[1])
+        y = causal_conv1d_ref(x, weight, bias, residual, initial_state, activate, cu_seqlens)
+    return y, last_inputs(x, initial_state, weight.shape[1], cu_seqlens) if output_final_state else None
+
+
+@remembered
+def _check(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    initial_state: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    activation: str | None,
+) -> bool:
+    """Whether there is an activation."""
     sizes = bind_shapes(
         {"x": (x, "B T D"), "weight": (weight, "D W"), "bias": (bias, "D?"), "residual": (residual, "B T D?")}
     )
     check_not_empty(sizes)
-    cu_seqlens = resolve_boundaries(x, cu_seqlens, cu_seqlens_cpu)
     check_cu_seqlens(cu_seqlens, sizes["B"])
     sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
     bind_shapes({"initial_state": (initial_state, "N D W?")}, known={**sizes, **sequences})
     given = {"x": x, "weight": weight, "bias": bias, "residual": residual, "initial_state": initial_state}
     check_floating(given)
     check_same_device({**given, "cu_seqlens": cu_seqlens})
-    activate = _activates(activation)
-    if choose_backend(x, backend) == "triton":
-        y = run_conv_triton(x, weight, bias, residual, initial_state, activate, cu_seqlens)
-    else:
-        if cu_seqlens is not None and not torch.compiler.is_compiling():
-            boundaries(cu_seqlens, sizes["T"])
-        y = causal_conv1d_ref(x, weight, bias, residual, initial_state, activate, cu_seqlens)
-    return y, last_inputs(x, initial_state, sizes["W"], cu_seqlens) if output_final_state else None
+    return _activates(activation)
 
 
 def causal_conv1d_update(
@@ -109,6 +124,24 @@ def causal_conv1d_update(
         TypeError: an argument of the wrong type or dtype.
         ValueError: a shape or device that does not fit, an unknown activation, or a backend that cannot run here.
     """
+    activate = _check_step(x, cache, residual, weight, bias, activation)
+    assert weight is not None
+    flat = x.reshape(-1, x.shape[-1])
+    flat_residual = None if residual is None else residual.reshape(-1, x.shape[-1])
+    y = run_update(flat, cache, flat_residual, weight, bias, activate, choose_backend(x, backend))
+    return y.view(x.shape), cache
+
+
+@remembered
+def _check_step(
+    x: torch.Tensor,
+    cache: torch.Tensor,
+    residual: torch.Tensor | None,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    activation: str | None,
+) -> bool:
+    """Whether there is an activation."""
     sizes = bind_shapes({"cache": (cache, "N D W"), "weight": (weight, "D W"), "bias": (bias, "D?")})
     if tuple(x.shape) not in [(*steps, sizes["D"]) for steps in ((sizes["N"],), (sizes["N"], 1), (1, sizes["N"]))]:
         raise ValueError(
@@ -120,11 +153,7 @@ def causal_conv1d_update(
     given = {"x": x, "cache": cache, "weight": weight, "bias": bias, "residual": residual}
     check_floating(given)
     check_same_device(given)
-    assert weight is not None
-    flat = x.reshape(-1, sizes["D"])
-    flat_residual = None if residual is None else residual.reshape(-1, sizes["D"])
-    y = run_update(flat, cache, flat_residual, weight, bias, _activates(activation), choose_backend(x, backend))
-    return y.view(x.shape), cache
+    return _activates(activation)
 
 
 def _activates(activation: str | None) -> bool:

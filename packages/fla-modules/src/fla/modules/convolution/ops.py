@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fla.modules._checks import needs_gradient
 from fla.modules.convolution.reference import causal_conv1d_update_ref
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
@@ -120,6 +121,8 @@ def run_conv_triton(
     cu_seqlens: torch.Tensor | None,
 ) -> torch.Tensor:
     """:func:`fla.modules.convolution.causal_conv1d` without the final state, on checked arguments."""
+    if not needs_gradient(x, weight, bias, residual, initial_state):
+        return conv_fwd(x, weight, bias, residual, initial_state, cu_seqlens, activate)  # type: ignore[no-any-return]
     return CausalConv1dFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
         x, weight, bias, residual, initial_state, activate, cu_seqlens
     )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from fla.modules._checks import needs_gradient
 from fla.modules.fused_cross_entropy.options import LossOptions
 from fla.modules.fused_cross_entropy.reference import logit_gradient_ref, reduce_rows_ref, row_statistics_ref
 from fla.utils.derivatives import first_order
@@ -153,11 +154,8 @@ class CrossEntropyFunction(torch.autograd.Function):
         process_group: Any,
         backend: str,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        statistics: Triple = cross_entropy_fwd(logits, target, backend, *options)
-        if process_group is not None:
-            statistics = _over_ranks(*statistics, process_group)
-        loss, z, factor = cross_entropy_reduce_fwd(target, *statistics, reduction, backend, *options)
-        ctx.save_for_backward(logits, target, statistics[0], factor)
+        loss, z, factor, lse = _losses(logits, target, options, reduction, process_group, backend)
+        ctx.save_for_backward(logits, target, lse, factor)
         ctx.options, ctx.inplace, ctx.backend = options, inplace_backward, backend
         ctx.mark_non_differentiable(z)
         return loss, z
@@ -186,9 +184,22 @@ def run_cross_entropy(
     if backend == "reference" and process_group is None:
         loss, z, _ = reduce_rows_ref(target, *row_statistics_ref(logits, target, options), reduction, options)
         return loss, z.detach()
+    if not needs_gradient(logits):
+        return _losses(logits, target, options, reduction, process_group, backend)[:2]
     return CrossEntropyFunction.apply(  # type: ignore[no-untyped-call,no-any-return]
         logits, target, options, reduction, inplace_backward, process_group, backend
     )
+
+
+def _losses(
+    logits: torch.Tensor, target: torch.Tensor, options: LossOptions, reduction: str, process_group: Any, backend: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The reduced loss and z-loss, the factor of the reduction, and the log-sum-exp of each row."""
+    statistics: Triple = cross_entropy_fwd(logits, target, backend, *options)
+    if process_group is not None:
+        statistics = _over_ranks(*statistics, process_group)
+    loss, z, factor = cross_entropy_reduce_fwd(target, *statistics, reduction, backend, *options)
+    return loss, z, factor, statistics[0]
 
 
 def _over_ranks(lse: torch.Tensor, at_target: torch.Tensor, total: torch.Tensor, group: Any) -> Triple:

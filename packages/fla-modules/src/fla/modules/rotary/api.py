@@ -15,6 +15,7 @@ from fla.utils.validation import (
     check_not_empty,
     check_same_device,
     count_sequences,
+    remembered,
 )
 from fla.utils.varlen import boundaries
 
@@ -91,25 +92,38 @@ def _check(
     name: str,
 ) -> tuple[int, torch.Tensor | None]:
     """Validate, and split the offsets into the one for all and those per sequence."""
-    cos, sin = tables.cos, tables.sin
+    offset, offsets = (0, seqlen_offsets) if isinstance(seqlen_offsets, torch.Tensor) else (seqlen_offsets, None)
+    _check_forms(q, k, tables.cos, tables.sin, offsets, cu_seqlens, name)
+    if offset < 0:
+        raise ValueError(f"seqlen_offsets: expected 0 or more, got {offset}")
+    needed, length = offset + q.shape[1], tables.cos.shape[0]
+    if offsets is None and cu_seqlens is None and needed > length:
+        raise ValueError(
+            f"cos: expected a row for each of {needed} positions (offset {offset} + T={q.shape[1]}), "
+            f"got {list(tables.cos.shape)}"
+        )
+    return offset, offsets
+
+
+@remembered
+def _check_forms(
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    offsets: torch.Tensor | None,
+    cu_seqlens: torch.Tensor | None,
+    name: str,
+) -> None:
     sizes = bind_shapes({name: (q, "B T H D"), "k": (k, "B T HK D?"), "cos": (cos, "P R/2"), "sin": (sin, "P R/2")})
     check_not_empty(sizes)
     check_floating({name: q, "k": k, "cos": cos, "sin": sin})
     check_cu_seqlens(cu_seqlens, sizes["B"])
     if 2 * sizes["R/2"] > sizes["D"]:
         raise ValueError(f"cos: expected at most D/2={sizes['D'] // 2} columns, got {list(cos.shape)}")
-    offset, offsets = (0, seqlen_offsets) if isinstance(seqlen_offsets, torch.Tensor) else (seqlen_offsets, None)
     check_same_device({name: q, "k": k, "cos": cos, "sin": sin, "seqlen_offsets": offsets, "cu_seqlens": cu_seqlens})
     if offsets is not None:
         _check_offsets(offsets, count_sequences(cu_seqlens, sizes["B"]))
-    elif offset < 0:
-        raise ValueError(f"seqlen_offsets: expected 0 or more, got {offset}")
-    elif cu_seqlens is None and offset + sizes["T"] > sizes["P"]:
-        raise ValueError(
-            f"cos: expected a row for each of {offset + sizes['T']} positions (offset {offset} + T={sizes['T']}), "
-            f"got {list(cos.shape)}"
-        )
-    return offset, offsets
 
 
 def _check_offsets(offsets: torch.Tensor, sequences: int) -> None:

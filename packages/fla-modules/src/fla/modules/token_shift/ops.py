@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fla.modules._checks import needs_gradient
 from fla.utils.derivatives import first_order
 from fla.utils.registration import register_op
 from fla.utils.validation import count_sequences
@@ -60,4 +61,6 @@ class TokenShiftFunction(torch.autograd.Function):
 def run_shift_triton(x: torch.Tensor, cu_seqlens: torch.Tensor | None, cache: torch.Tensor | None) -> torch.Tensor:
     """:func:`fla.modules.token_shift.token_shift` without the last tokens, on checked arguments."""
     flat = None if cache is None else cache.reshape(-1, x.shape[2])
+    if not needs_gradient(x, cache):
+        return shift_fwd(x, flat, cu_seqlens)  # type: ignore[no-any-return]
     return TokenShiftFunction.apply(x, flat, cu_seqlens)  # type: ignore[no-untyped-call,no-any-return]

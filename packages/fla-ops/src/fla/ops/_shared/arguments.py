@@ -15,9 +15,11 @@ from fla.utils.validation import (
     check_same_device,
     check_same_dtype,
     count_sequences,
+    remembered,
 )
 
 
+@remembered
 def check_heads(
     q: torch.Tensor,
     k: torch.Tensor,

@@ -16,6 +16,7 @@ from fla.utils.validation import (
     check_not_empty,
     check_same_device,
     check_same_dtype,
+    remembered,
 )
 
 BACKENDS = ("torch", "reference")
@@ -121,6 +122,7 @@ def _choose(backend: str | None) -> str:
     return backend
 
 
+@remembered
 def _check(
     q: torch.Tensor,
     k: torch.Tensor,

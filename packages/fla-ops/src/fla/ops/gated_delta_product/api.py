@@ -11,7 +11,7 @@ from fla.ops._engines.delta_steps.ops import run_recurrent_delta_rule
 from fla.ops._shared.arguments import check_heads
 from fla.ops.gated_delta_product.reference import gated_delta_product_reference
 from fla.utils.backends import choose_backend
-from fla.utils.validation import bind_shapes, resolve_boundaries
+from fla.utils.validation import bind_shapes, remembered, resolve_boundaries
 
 
 def chunk_gated_delta_product(
@@ -185,6 +185,7 @@ def _gated_delta_product(
     )
 
 
+@remembered
 def _check_sub_steps(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, num_householder: int
 ) -> None:

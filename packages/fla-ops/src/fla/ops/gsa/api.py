@@ -19,6 +19,7 @@ from fla.utils.validation import (
     check_same_device,
     check_same_dtype,
     count_sequences,
+    remembered,
     resolve_boundaries,
 )
 
@@ -218,6 +219,7 @@ def _run(
     return o, (keys, values, *log_sum)
 
 
+@remembered
 def _check(
     q: torch.Tensor,
     k: torch.Tensor,

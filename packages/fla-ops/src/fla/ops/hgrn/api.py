@@ -15,6 +15,7 @@ from fla.utils.validation import (
     check_same_device,
     check_same_dtype,
     count_sequences,
+    remembered,
 )
 
 
@@ -56,6 +57,19 @@ def chunk_hgrn(
         >>> o.shape, state.shape
         (torch.Size([1, 64, 32]), torch.Size([1, 32]))
     """
+    _check(x, g, initial_state, cu_seqlens)
+    chosen = choose_backend(x, backend)
+    if chosen == "reference":
+        return hgrn_reference(
+            x, g=g, initial_state=initial_state, output_final_state=output_final_state, cu_seqlens=cu_seqlens
+        )
+    return run_hgrn(x, g, initial_state, cu_seqlens, output_final_state, chosen)
+
+
+@remembered
+def _check(
+    x: torch.Tensor, g: torch.Tensor, initial_state: torch.Tensor | None, cu_seqlens: torch.Tensor | None
+) -> None:
     sizes = bind_shapes({"x": (x, "B T D"), "g": (g, "B T D")})
     check_not_empty(sizes)
     check_same_dtype({"x": x})
@@ -64,12 +78,6 @@ def chunk_hgrn(
     sequences = {"N": count_sequences(cu_seqlens, sizes["B"])}
     bind_shapes({"initial_state": (initial_state, "N D?")}, known={**sizes, **sequences})
     check_same_device({"x": x, "g": g, "initial_state": initial_state, "cu_seqlens": cu_seqlens})
-    chosen = choose_backend(x, backend)
-    if chosen == "reference":
-        return hgrn_reference(
-            x, g=g, initial_state=initial_state, output_final_state=output_final_state, cu_seqlens=cu_seqlens
-        )
-    return run_hgrn(x, g, initial_state, cu_seqlens, output_final_state, chosen)
 
 
 def fused_recurrent_hgrn(

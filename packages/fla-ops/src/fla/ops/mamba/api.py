@@ -15,6 +15,7 @@ from fla.utils.validation import (
     check_same_device,
     check_same_dtype,
     count_sequences,
+    remembered,
 )
 
 #: States of a channel that the kernels hold.
@@ -189,6 +190,7 @@ def selective_state_update(
     return y.squeeze(-1)
 
 
+@remembered
 def _check(
     u: torch.Tensor,
     delta: torch.Tensor,

@@ -19,6 +19,7 @@ from fla.utils.validation import (
     check_same_device,
     check_same_dtype,
     count_sequences,
+    remembered,
 )
 
 UNLIMITED = (0.0, float("inf"))
@@ -205,6 +206,7 @@ def fused_recurrent_ssd(
     return (y, final_states) if return_final_states else y
 
 
+@remembered
 def _check(
     x: torch.Tensor,
     dt: torch.Tensor,

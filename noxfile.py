@@ -41,7 +41,9 @@ TURNS = 12
 #: The quick session runs one of so many shares of the tests.
 QUICK_TURNS = 16
 #: What is tested with Triton but without its interpreter: the packages' own environments have none.
-WITH_TRITON = ("test_*_grids.py", "test_utils_aot.py")
+WITH_TRITON = ("test_*_grids.py", "test_utils_aot.py", "test_plans_launch.py")
+#: From the oldest that fla-ops allows to the newest: what is launched without Triton's own help is tested with each.
+TRITON_VERSIONS = ("3.3.0", "3.4.0", "3.5.1", "3.6.0", "3.7.1", "3.8.0", "3.9.0")
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 WORKERS = min(CORES, 8)
 TEST_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
@@ -313,6 +315,15 @@ def aot(session: nox.Session) -> None:
     print("\n".join(reports))
     if not all(", 0 faults" in report for report in reports):
         session.error("see the faults above")
+
+
+@nox.session
+def triton_versions(session: nox.Session) -> None:
+    """Plans with every version of Triton from the oldest to the newest; 200 MB for each, so not by default."""
+    editable(session)
+    for version in TRITON_VERSIONS:
+        session.install("--no-deps", f"triton=={version}")
+        session.run("python", "-m", "pytest", *ROOT.glob("packages/*/tests/test_plans*.py"), "-q", env=TEST_ENV)
 
 
 @nox.session

@@ -219,12 +219,14 @@ class Subclass(torch.Tensor):
 
 def others() -> Iterator[torch.Tensor]:
     yield torch.zeros(2).as_subclass(Subclass)
+    yield torch.zeros(2, device="meta")
     with torch._subclasses.FakeTensorMode():
         yield torch.zeros(2)
 
 
 def test_tensors_that_are_more_than_memory_are_left_to_others() -> None:
     plan = Planned(lambda x: x + 1, 1, [0])
+    plan(plan.function, torch.zeros(2))
     for x in others():
         assert plan(lambda x: "others", x) == "others"
 

@@ -113,6 +113,8 @@ class Planned:
             return otherwise(*arguments)
         plan = self._plans.get(kind)
         if plan is None:
+            if any(isinstance(x, torch.Tensor) and x.is_meta for x in arguments):
+                return otherwise(*arguments)
             return self._first(kind, arguments)
         return plan(*arguments)
 
@@ -144,7 +146,7 @@ def kind_function(count: int, tensors: tuple[int, ...], varying: tuple[int, ...]
 
     It raises MoreThanMemory where a tensor is fake, wrapped or of a subclass.
     """
-    memory = "(t{0}.shape, t{0}.is_contiguous() or t{0}.stride(), t{0}.dtype, t{0}.get_device(), t{0}.data_ptr() & 15)"
+    memory = "(t{0}.shape, t{0}.is_contiguous() or t{0}.stride(), t{0}.dtype, t{0}.device, t{0}.data_ptr() & 15)"
     parts = [
         "None"
         if i in varying

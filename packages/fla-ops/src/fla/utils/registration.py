@@ -123,6 +123,8 @@ def _planned(
     returned = op._schema.returns
     one, many = len(returned) <= 1, len(returned) == 1 and not isinstance(returned[0].type, torch.TensorType)
 
+    numbers = [i for i, argument in enumerate(arguments) if isinstance(argument.type, torch.FloatType)]
+
     def filled(args: Sequence[Any]) -> Sequence[Any]:
         """A forward pass that was called past the dispatcher has handed on None."""
         if any(args[i] is None for i in required):
@@ -130,7 +132,10 @@ def _planned(
         return args
 
     def run(*args: Any) -> Any:
-        found = function(*filled(args))
+        given = [*filled(args)]
+        for i in numbers:
+            given[i] = float(given[i])  # kernels are specialised to integers
+        found = function(*given)
         return found if one else (*found, *(None,) * (len(returned) - len(found)))
 
     plans = Planned(run, len(arguments), tensors, varying)

@@ -170,27 +170,3 @@ def norm_bwd_kernel(
         p_partials += tl.num_programs(0) * D
     if bias is not None:
         tl.store(p_partials, tl.sum(b_db, 0)[None, :], mask=m_channel)
-
-
-@triton.jit(do_not_specialize=["programs"])
-def norm_sum_bwd_kernel(
-    partials,  # [1 or 2, programs, D]
-    first,  # [D]
-    second,  # [D], or None
-    programs,
-    D: tl.constexpr,  # all channels of a row, of every group
-    BP: tl.constexpr,
-    BD: tl.constexpr,
-):
-    """The sums of one or two ``[programs, D]`` over their programs."""
-    o_d = tl.program_id(0) * BD + tl.arange(0, BD)[None, :]
-    p_partials = partials + tl.program_id(1).to(tl.int64) * programs * D
-    b_sum = tl.zeros([BP, BD], dtype=tl.float32)
-    for i_p in range(0, programs, BP):
-        o_p = i_p + tl.arange(0, BP)[:, None]
-        b_sum += tl.load(p_partials + o_p * D + o_d, mask=(o_p < programs) & (o_d < D), other=0.0)
-    b_total = tl.sum(b_sum, 0)[None, :]
-    if tl.program_id(1) == 0:
-        tl.store(first + o_d, b_total.to(first.dtype.element_ty), mask=o_d < D)
-    elif second is not None:
-        tl.store(second + o_d, b_total.to(second.dtype.element_ty), mask=o_d < D)

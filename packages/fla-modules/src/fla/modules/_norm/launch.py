@@ -9,6 +9,7 @@ import torch
 from fla.modules._norm import kernels
 from fla.modules._norm.tiles import BACKWARD_TILES, FORWARD_TILES
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import TileKey, tile_key
 
 
@@ -101,8 +102,8 @@ def norm_bwd(
     dx = total.new_empty(total.shape, dtype=x_dtype)
     separate = residual_dtype not in (None, x_dtype)
     dresidual = total.new_empty(total.shape, dtype=residual_dtype) if separate else None
-    dgate, dweight, dbias = (None if p is None else torch.empty_like(p) for p in (gate, weight, bias))
-    learned = [d for d in (dweight, dbias) if d is not None]
+    dgate = None if gate is None else torch.empty_like(gate)
+    learned = [p for p in (weight, bias) if p is not None]
     partials = total.new_empty(len(learned), programs, channels, dtype=torch.float32)
     launch(
         kernels.norm_bwd_kernel,
@@ -128,23 +129,6 @@ def norm_bwd(
         STAGES=tile.stages,
         num_warps=tile.warps,
     )
-    if learned:
-        _sum_partials(partials, learned)
-    return dx, dresidual, dgate, dweight, dbias
-
-
-def _sum_partials(partials: torch.Tensor, sums: list[torch.Tensor]) -> None:
-    """Sum ``[1 or 2, programs, D]`` over the programs, into one or two ``[D]``."""
-    count, programs, dim = partials.shape
-    launch(
-        kernels.norm_sum_bwd_kernel,
-        (-(-dim // 16), count),
-        partials,
-        sums[0],
-        sums[1] if count == 2 else None,
-        programs,
-        D=dim,
-        BP=256,
-        BD=16,
-        num_warps=4,
-    )
+    sums = [sum_parts(part, p.dtype) for part, p in zip(partials, learned)]
+    dweight = None if weight is None else sums[0]
+    return dx, dresidual, dgate, dweight, None if bias is None else sums[-1]

@@ -10,6 +10,7 @@ import triton
 
 from fla.modules.convolution import kernels
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import TileKey, TileTable, power_of_two, tile_key
 from fla.utils.varlen import max_chunks
 from fla.utils.varlen_launch import chunk_table
@@ -113,8 +114,8 @@ def conv_bwd(
     cu_seqlens: torch.Tensor | None,
     dy: torch.Tensor,
     activate: bool,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of x, weight, bias and the initial state; of the last two an empty tensor where there is none."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of x, weight, bias and the initial state; of the last two None where there is none."""
     x, weight, dy = x.contiguous(), weight.contiguous(), dy.contiguous()
     total, channels = x.shape[1:]
     tile = BACKWARD_TILES.choose(tile_key(x, weight.shape[1]))
@@ -151,12 +152,11 @@ def conv_bwd(
         PACKED=cu_seqlens is not None,
         num_warps=tile.warps,
     )
-    empty = x.new_empty(0)
     return (
         dx,
-        dweights.sum(0).to(weight.dtype),
-        empty if bias is None or dbiases is None else dbiases.sum(0).to(bias.dtype),
-        empty if initial_state is None else _state_gradient(x, weight, bias, initial_state, cu_seqlens, dy, activate),
+        sum_parts(dweights, weight.dtype),
+        None if bias is None or dbiases is None else sum_parts(dbiases, bias.dtype),
+        None if initial_state is None else _state_gradient(x, weight, bias, initial_state, cu_seqlens, dy, activate),
     )
 
 

@@ -3,7 +3,8 @@
 After ``use(90)`` host code takes CPU tensors with ``backend="triton"``. Each launch is compiled for that GPU, checked
 against its shared memory and its limits of a grid, and recorded; results stay unwritten. ``use(90, compiling=False)``
 checks and records grids alone, in milliseconds. One process for each architecture: Triton keeps the limits of the
-first, and some instructions end the compiler's process on another architecture. Works with Triton 3.6 and 3.7.
+first, and some instructions end the compiler's process on another architecture. Works with Triton 3.3 to
+3.9.
 """
 
 from __future__ import annotations
@@ -151,7 +152,7 @@ class _Utils:
             packed_metadata=None,
         )
 
-    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+    def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, ...]:
         resources = _resources(binary) if isinstance(self.arch, int) else None
         constants = _constants(self._source)
         metadata = self._metadata
@@ -165,7 +166,8 @@ class _Utils:
             )
         )
         registers, stack_bytes = (0, 0) if resources is None else (resources.registers, resources.stack_bytes)
-        return 1, 1, registers, stack_bytes, 1024
+        loaded = 1, 1, registers, stack_bytes
+        return loaded if triton.__version__.startswith("3.3.") else (*loaded, 1024)
 
     def _stage(self, name: str) -> str:
         """What Triton has made of the kernel by that stage, empty where it keeps none."""

@@ -20,7 +20,7 @@ LOWEST = -(2**16)
 #: Products that are no larger than the steps of a sequence, though their factors alone do not tell.
 WITHIN_STEPS = ("%first", "%offset")
 #: Kernels with so few programs that each of them sums up a part of a gradient.
-SUMMING = ("norm_bwd_kernel", "norm_sum_bwd_kernel", "conv_bwd_kernel")
+SUMMING = ("norm_bwd_kernel", "part_sum_kernel", "conv_bwd_kernel")
 MOST_SUMMING = 2**15
 
 _OPERATION = re.compile(r"^\s*(%[\w#]+)(?::\d+)? = \"?([\w.]+)\"? ?(.*)$")

@@ -9,6 +9,7 @@ from fla.ops._engines.channel_decay import kernels
 from fla.ops._engines.channel_decay.tiles import CHUNK_TILES, ChunkTile
 from fla.ops._shared.chunk_launch import Chunks, cut, half_spans, precision
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import launch_grid, tile_key
 
 
@@ -195,7 +196,7 @@ def chunk_gla_bwd_triton(
         num_warps=tile.key_grad.warps,
         num_stages=tile.key_grad.stages,
     )
-    return dq, dk, dv, dg, None if u is None or du is None else du.sum(0).to(u.dtype), dinitial_state
+    return dq, dk, dv, dg, None if u is None or du is None else sum_parts(du, u.dtype), dinitial_state
 
 
 def value_decay_fwd_triton(

@@ -12,6 +12,7 @@ from fla.ops._engines.delta.tiles import CHUNK_TILES, WIDEST, ChunkTile, halves
 from fla.ops._shared.arguments import ungroup
 from fla.ops._shared.chunk_launch import Chunks, cut, half_spans, inverse_precision, precision
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import Block, launch_grid, tile_key
 
 
@@ -246,12 +247,12 @@ def chunk_gated_delta_rule_bwd_triton(
     if g is None:
         dg_ = None
     else:
-        dg_ = dg if call.decay == 3 else dg.sum(0).to(g.dtype)
+        dg_ = dg if call.decay == 3 else sum_parts(dg, g.dtype)
     return (
         ungroup(dq, q),
         ungroup(dk, k),
         dv,
-        dbeta.to(beta.dtype),
+        dbeta,
         dg_,
         None if p is None or dp is None else ungroup(dp, p),
         dinitial_state,
@@ -392,4 +393,4 @@ def _walk_back(
         HAS_DEND=dfinal_state is not None,
         **walked.constants(call.constants_of_decay(block)),
     )
-    return dbeta[0] if blocks == 1 else dbeta.sum(0), dstart
+    return sum_parts(dbeta, call.beta.dtype), dstart

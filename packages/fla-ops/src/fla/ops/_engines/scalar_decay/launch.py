@@ -15,6 +15,7 @@ from fla.ops._engines.scalar_decay.key_grad_kernels import scalar_decay_key_bwd_
 from fla.ops._engines.scalar_decay.tiles import CHUNK_TILES, ChunkTile, shared_heads
 from fla.ops._shared.chunk_launch import Chunks, cut, precision
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import Block, launch_grid, tile_key
 
 
@@ -248,9 +249,9 @@ def _gradients(
     if parts != forward.heads:
         dq, dk = (x.unflatten(2, (forward.heads, -1)).sum(3).to(q.dtype) for x in (dq, dk))
     dfactors = Factors(
-        g=None if g is None else dg.sum(0).to(g.dtype),
-        w=None if w is None else gradients.dw.sum(0).to(w.dtype),
-        skip=None if skip is None else gradients.dskip.sum(0).to(skip.dtype),
+        g=None if g is None else sum_parts(dg, g.dtype),
+        w=None if w is None else sum_parts(gradients.dw, w.dtype),
+        skip=None if skip is None else sum_parts(gradients.dskip, skip.dtype),
     )
     return dq, dk, gradients.out, dfactors, gradients.end
 

@@ -12,6 +12,7 @@ from fla.ops._engines.selective_scan.kernels import selective_scan_fwd_kernel
 from fla.ops._engines.selective_scan.operands import Operands, new_states
 from fla.ops._engines.selective_scan.tiles import GRADIENT_TILES, OUTPUT_TILES, SPANS, WARP, ScanTile, cut_states
 from fla.utils.plans import launch
+from fla.utils.sum_launch import sum_parts
 from fla.utils.tiles import TileTable, launch_grid, tile_key
 from fla.utils.validation import count_sequences
 
@@ -132,11 +133,11 @@ def selective_scan_bwd_triton(
     return (
         du,
         ddelta,
-        dA.sum(0).to(A.dtype),
-        dB.sum(0).to(operands.B.dtype),
-        dC.sum(0).to(operands.C.dtype),
-        plan.new(0) if skip is None else dskip.sum(0).to(skip.dtype),
+        sum_parts(dA, A.dtype),
+        sum_parts(dB, operands.B.dtype),
+        sum_parts(dC, operands.C.dtype),
+        plan.new(0) if skip is None else sum_parts(dskip, skip.dtype),
         dz,
-        plan.new(0) if bias is None else dbias.sum(0).to(bias.dtype),
+        plan.new(0) if bias is None else sum_parts(dbias, bias.dtype),
         dstart,
     )

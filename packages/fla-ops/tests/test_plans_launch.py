@@ -19,7 +19,8 @@ seen = []
 dry_gpu._Utils.launch_nothing = lambda self, kernel, *arguments: seen.append(arguments)
 dry_gpu.use(90)
 
-from fla.utils.plans import Planned, _hooks
+from fla.utils.plans import Planned
+from fla.utils.recording import hooks
 from fla.utils.sum_launch import sum_parts
 
 runs = []
@@ -55,7 +56,7 @@ if hasattr(owner.launch_enter_hook, "add"):
     owner.launch_enter_hook.add(told.append)
 else:
     owner.launch_enter_hook = told.append
-assert _hooks()()
+assert hooks()()
 call(second[0])
 assert len(runs) == 3, "who wants to be told of launches is told: plans stand aside"
 print("fine")

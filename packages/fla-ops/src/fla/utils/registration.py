@@ -51,7 +51,8 @@ def register_op(
     _LIBRARY.define(name + _schema(run, mutates, options), tags=(torch.Tag.pt2_compliant_tag,))
     op = getattr(torch.ops.fla, name).default
     names = [argument.name for argument in op._schema.arguments]
-    implementation, call = run, op
+    implementation: Callable[..., Any] = run
+    call: Callable[..., Any] = op
     backend = names.index("backend") if "backend" in names else None
     if launch is not None:
         implementation = _by_backend(run, algorithm, launch)

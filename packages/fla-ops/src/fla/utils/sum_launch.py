@@ -16,9 +16,7 @@ MANY = 16384
 
 
 def sum_parts(parts: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The sum of float32 ``[P, ...]`` over P, in ``dtype``."""
-    if parts.shape[0] == 1 and dtype == parts.dtype:
-        return parts[0]
+    """The sum of float32 ``[P, ...]`` over P, in ``dtype`` and memory of its own."""
     total = parts.new_empty(parts.shape[1:], dtype=dtype)
     elements = total.numel()
     most, block = (32, 128) if elements >= MANY else (256, 16)

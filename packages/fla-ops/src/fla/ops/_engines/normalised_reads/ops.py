@@ -9,6 +9,7 @@ from fla.ops._engines.decay_steps.ops import WIDEST, fused_recurrent_gla_fwd, ru
 from fla.ops._engines.scalar_decay.ops import chunk_simple_gla_bwd, chunk_simple_gla_fwd, run_chunk_simple_gla
 from fla.ops._shared.arguments import flip_time, sum_dtype
 from fla.ops._shared.autograd import state_function
+from fla.utils.registration import fake_gradients, register_op
 from fla.utils.validation import bind_shapes, check_floating, check_same_device, count_sequences
 
 #: S ``[N, H, K, V]``; with the normaliser ``(S, z)``, z ``[N, 1, H, K]``.
@@ -144,10 +145,7 @@ def _divided_fwd(
     recurrent: bool,
     backend: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Outputs in the dtype of v, final states, and the sums for the backward pass.
-
-    What is kept must be no output: PyTorch 2.11 compiled loses the gradient of a tensor that is both, by two names.
-    """
+    """Outputs in the dtype of v, final states of values with ones, and the sums for the backward pass."""
     dtype = sum_dtype(v)
     values = _with_ones(v.to(dtype))
     if recurrent and q.shape[-1] <= WIDEST:
@@ -196,10 +194,27 @@ def _divided_bwd(
     dq, dk, dvalues, _, _, dstart = chunk_simple_gla_bwd(
         q_, k_, values, None, None, initial_state, dsums, dfinal_state, cu_seqlens, scale, backend
     )
-    return dq.to(q.dtype), dk.to(k.dtype), dvalues[..., : v.shape[-1]].to(v.dtype), dstart
+    dv = dvalues[..., : v.shape[-1]].to(v.dtype).contiguous()
+    return dq.to(q.dtype), dk.to(k.dtype), dv, dstart
 
 
-_divided = state_function(_divided_fwd, _divided_bwd)
+def _fwd_fake(
+    q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    width, dtype = v.shape[-1] + _ones(v), sum_dtype(v)
+    sums = v.new_empty(*v.shape[:-1], width, dtype=dtype)
+    return v.new_empty(v.shape), _state_like(q, v, cu_seqlens), sums
+
+
+def _state_like(q: torch.Tensor, v: torch.Tensor, cu_seqlens: torch.Tensor | None) -> torch.Tensor:
+    shape = count_sequences(cu_seqlens, q.shape[0]), v.shape[2], q.shape[3], v.shape[3] + _ones(v)
+    return q.new_empty(shape, dtype=sum_dtype(v))
+
+
+#: Ops of their own, because PyTorch 2.11 loses gradients where it traces a function that casts what needs no cast.
+normalised_reads_fwd = register_op("normalised_reads_fwd", _divided_fwd, _fwd_fake)
+normalised_reads_bwd = register_op("normalised_reads_bwd", _divided_bwd, fake_gradients(_divided_bwd, _state_like))
+_divided = state_function(normalised_reads_fwd, normalised_reads_bwd)
 
 
 def _run(
